@@ -1,0 +1,77 @@
+# `make` builds .venv; `make help` lists the rest. Needs python3 (3.11 or newer), git and make.
+
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+STAMP := .venv/.installed
+EXTRAS := serve,train,dev
+
+BUNDLE ?= ibinn/models/cifar10-small
+DATA_SOURCE ?= $(or $(IBINN_SHARED),../shared)/data
+DATASETS ?= cifar10 tiny-imagenet mnist
+PYTEST_ARGS ?=
+
+export PYTHONUNBUFFERED := 1
+
+.DEFAULT_GOAL := setup
+.PHONY: setup demo serve test test-all check format proto check-proto data train-default clean distclean help
+
+setup: $(STAMP) ## build .venv with the commands ibinn, ibinn-serve, ibinn-train (default)
+
+# uv resolves torch and torchvision as the pair that constraints.txt names, and installs in parallel.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, {sys.executable} is {v.major}.{v.minor}; run: make PYTHON=/path/to/python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --editable '.[$(EXTRAS)]' --constraint constraints.txt
+	@touch $@
+
+demo: $(STAMP) ## send images to a server with the embedded model; leaves a PNG in out/
+	@$(BIN)/python -m ibinn.demo
+
+serve: $(STAMP) ## serve the bundle BUNDLE (default: the embedded model) until Ctrl-C
+	@$(BIN)/ibinn-serve --bundle $(BUNDLE)
+
+test: $(STAMP) ## the fast tests
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-all: $(STAMP) ## the tests that need servers, browsers or minutes
+	$(BIN)/python -m pytest -m "slow" $(PYTEST_ARGS)
+
+check: $(STAMP) check-proto ## style, types, import rules, generated code up to date
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## rewrite the code in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+PROTOS = $(shell cd proto && find . -name '*.proto' | sed 's|^\./||' | sort)
+PROTOC = $(BIN)/python -m grpc_tools.protoc -I proto --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) $(PROTOS)
+
+proto: $(STAMP) ## generate ibinn/v1 from proto/
+	$(call PROTOC,.)
+
+check-proto: $(STAMP)
+	@tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && $(call PROTOC,"$$tmp") \
+	&& diff -r --exclude=__init__.py --exclude=__pycache__ "$$tmp/ibinn/v1" ibinn/v1 \
+	|| { echo "ibinn/v1 is not what proto/ generates; run: make proto" >&2; exit 1; }
+
+data: ## unpack the data sets (DATASETS) from DATA_SOURCE into data/
+	@if [ -x "$(DATA_SOURCE)/unpack.sh" ]; then "$(DATA_SOURCE)/unpack.sh" data $(DATASETS); \
+	else echo "no data in $(DATA_SOURCE): set IBINN_SHARED to the folder that holds data/unpack.sh; tests that need it skip"; fi
+
+train-default: $(STAMP) data ## train the embedded model again (two cores: about two hours)
+	$(BIN)/ibinn-train fit --recipe cifar10-small --data data/cifar10 --out runs/cifar10-small
+
+clean: ## remove caches and outputs (not .venv, data, runs)
+	rm -rf out build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find ibinn service training tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## remove .venv as well
+	rm -rf .venv
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
