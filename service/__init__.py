@@ -1,0 +1,1 @@
+"""The gRPC server: batching, monitoring, and the border between wire and library."""
