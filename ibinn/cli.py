@@ -1,0 +1,331 @@
+"""The command `ibinn`: classify and explain images, describe and verify models.
+
+Exit codes: 0 an answer was given, whatever the verdict; 1 some image failed, the others were
+answered; 2 the usage, the bundle or the connection is wrong.
+
+Importing this module imports neither torch nor generated protobuf code: a classifier is loaded
+only when a command needs one, a client only with ``--server``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Protocol
+
+import typer
+from rich.console import Console
+
+from ibinn import __version__
+from ibinn.errors import (
+    ConfigError,
+    DeadlineError,
+    IbinnError,
+    ImageError,
+    InternalServerError,
+    InvalidImageError,
+    OverloadedError,
+)
+from ibinn.rendering import json_line, model_block, prediction_block, predictions_table
+from ibinn.types import Explanation, ModelInfo, Prediction
+
+if TYPE_CHECKING:
+    from ibinn.client import Client
+    from ibinn.trusted import TrustedClassifier
+
+_PLAIN_WIDTH = 160
+_BATCH = 32
+# What concerns one image only; every other error would meet the next image as well.
+_IMAGE_ERRORS = (
+    ImageError,
+    InvalidImageError,
+    OverloadedError,
+    DeadlineError,
+    InternalServerError,
+)
+
+app = typer.Typer(
+    help="Classify images, and say how far the answers can be trusted.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Server = Annotated[
+    str | None,
+    typer.Option(help="Ask the server at this address instead of loading a bundle.",
+                 metavar="HOST:PORT", show_default=False),
+]  # fmt: skip
+Bundle = Annotated[
+    Path | None,
+    typer.Option(help="Load this bundle instead of the embedded one.", metavar="DIR",
+                 show_default=False),
+]  # fmt: skip
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """An image that could not be answered, and why."""
+
+    error: IbinnError
+
+
+class Source(Protocol):
+    """Who answers: a classifier in this process, or a server."""
+
+    def classify(self, paths: Sequence[Path]) -> Iterator[Prediction | Failure]:
+        """Answer each image, in order; a `Failure` where one could not be answered."""
+
+    def explain(self, path: Path, classes: Sequence[str] | None) -> Explanation:
+        """Heatmaps of ``classes``, or of the most probable ones."""
+
+    def model(self) -> ModelInfo:
+        """What the model is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalSource:
+    """Answers from a classifier in this process, computed in batches."""
+
+    classifier: TrustedClassifier
+
+    def classify(self, paths: Sequence[Path]) -> Iterator[Prediction | Failure]:
+        for start in range(0, len(paths), _BATCH):
+            batch = paths[start : start + _BATCH]
+            prepared = []
+            failures: dict[int, Failure] = {}
+            for position, path in enumerate(batch):
+                try:
+                    prepared.append(self.classifier.prepare(path))
+                except ImageError as error:
+                    failures[position] = Failure(error=error)
+            predictions = iter(self.classifier.assess(prepared) if prepared else ())
+            for position in range(len(batch)):
+                yield failures[position] if position in failures else next(predictions)
+
+    def explain(self, path: Path, classes: Sequence[str] | None) -> Explanation:
+        return self.classifier.explain(path, classes)
+
+    def model(self) -> ModelInfo:
+        return self.classifier.info
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteSource:
+    """Answers from a server."""
+
+    client: Client
+
+    def classify(self, paths: Sequence[Path]) -> Iterator[Prediction | Failure]:
+        for path in paths:
+            try:
+                yield self.client.classify(_read(path))
+            except _IMAGE_ERRORS as error:
+                yield Failure(error=error)
+
+    def explain(self, path: Path, classes: Sequence[str] | None) -> Explanation:
+        return self.client.explain(_read(path), classes=classes)
+
+    def model(self) -> ModelInfo:
+        return self.client.model()
+
+
+@contextmanager
+def open_source(
+    *, server: str | None, bundle: Path | None, alpha: float | None = None
+) -> Iterator[Source]:
+    """The source that the options ask for, closed afterwards.
+
+    Raises:
+        ConfigError: Options that exclude each other.
+        BundleError: The bundle cannot be used.
+        RemoteError: The server cannot be reached.
+    """
+    if server is not None:
+        if bundle is not None:
+            raise ConfigError("got --server and --bundle; a server has its own bundle, give one")
+        if alpha is not None:
+            raise ConfigError(
+                "got --server and --alpha; a server keeps its own significance, leave --alpha out"
+            )
+        from ibinn.client import Client
+
+        with Client(server) as client:
+            yield RemoteSource(client=client)
+        return
+    with Console(stderr=True).status("loading the model …"):
+        classifier = load_classifier(bundle, alpha)
+    yield LocalSource(classifier=classifier)
+
+
+def load_classifier(path: Path | None, alpha: float | None) -> TrustedClassifier:
+    """The classifier of the bundle at ``path``, or of the embedded bundle."""
+    from ibinn import bundle
+
+    return bundle.load(bundle.embedded_path() if path is None else path, alpha=alpha)
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        typer.echo(f"ibinn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None:
+    """Classify images, and say how far the answers can be trusted."""
+
+
+@app.command()
+def classify(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", show_default=False)],
+    server: Server = None,
+    bundle: Bundle = None,
+    as_json: AsJson = False,
+    alpha: Annotated[
+        float | None,
+        typer.Option(help="Significance of the verdict, instead of the bundle's.",
+                     show_default=False),
+    ] = None,
+) -> None:  # fmt: skip
+    """Answer each IMAGE with its class, a verdict and the reason."""
+    console = _console()
+    answers: list[tuple[str, Prediction]] = []
+    failed = 0
+    with _reported_errors():
+        try:
+            with open_source(server=server, bundle=bundle, alpha=alpha) as source:
+                for path, answer in zip(images, source.classify(images), strict=True):
+                    if isinstance(answer, Failure):
+                        failed += 1
+                        _complain(answer.error, image=path)
+                    elif as_json:
+                        typer.echo(json_line(answer, image=str(path)))
+                    else:
+                        answers.append((str(path), answer))
+        finally:
+            # Also when the connection broke on the way: what was answered is shown.
+            if len(answers) == 1 and len(images) == 1:
+                console.print(prediction_block(*answers[0]))
+            elif answers:
+                console.print(predictions_table(answers))
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def explain(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", show_default=False)],
+    out: Annotated[
+        Path, typer.Option(help="Where to write the picture.", metavar="PNG", show_default=False)
+    ],
+    classes: Annotated[
+        list[str] | None,
+        typer.Option("--class", help="Explain this class; may be given more than once. "
+                     "Without it: the most probable ones.", metavar="NAME", show_default=False),
+    ] = None,
+    server: Server = None,
+    bundle: Bundle = None,
+) -> None:  # fmt: skip
+    """Draw which parts of IMAGE speak for and against classes, as a PNG."""
+    console = _console()
+    with _reported_errors():
+        if out.suffix.lower() != ".png":
+            raise ConfigError(f"--out is {str(out)!r}, expected a name that ends in .png")
+        if not out.parent.is_dir():
+            raise ConfigError(f"the folder of --out, {str(out.parent)!r}, does not exist; make it")
+        with open_source(server=server, bundle=bundle) as source:
+            try:
+                explanation = source.explain(image, classes or None)
+            except _IMAGE_ERRORS as error:
+                _complain(error, image=image)
+                raise typer.Exit(1) from error
+        from ibinn.explain.drawing import explanation_sheet
+
+        explanation_sheet([(image.name, explanation)]).save(out, format="PNG")
+        console.print(prediction_block(str(image), explanation.prediction))
+        for heatmap in explanation.heatmaps:
+            console.print(
+                f"heatmap of {heatmap.class_name}: adds up to log q = "
+                f"{heatmap.log_posterior:.4f} nats within {heatmap.completeness_error:.1e}",
+                markup=False, highlight=False,
+            )  # fmt: skip
+        console.print(f"written to {out}", markup=False, highlight=False)
+
+
+@app.command()
+def model(server: Server = None, bundle: Bundle = None, as_json: AsJson = False) -> None:
+    """Describe the model: classes, calibration, tests and what they are worth."""
+    with _reported_errors(), open_source(server=server, bundle=bundle) as source:
+        info = source.model()
+        if as_json:
+            typer.echo(json_line(info))
+        else:
+            _console().print(model_block(info))
+
+
+@app.command()
+def verify(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", show_default=False)],
+) -> None:
+    """Check that every file of BUNDLE has the hash that its manifest states."""
+    with _reported_errors():
+        from ibinn import bundle as bundles
+
+        manifest = bundles.verify(bundle)
+        typer.echo(f"{bundle}: intact, {manifest.name}")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal without these characters shows "?" instead of ending the program.
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")
+    app()
+
+
+def _console() -> Console:
+    """Console on stdout; wide lines where no terminal sets a width, so that nothing is cut."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_PLAIN_WIDTH)
+
+
+@contextmanager
+def _reported_errors() -> Iterator[None]:
+    """End with code 2 and a message instead of a traceback on an error of `ibinn`."""
+    try:
+        yield
+    except IbinnError as error:
+        _complain(error)
+        raise typer.Exit(2) from error
+
+
+def _complain(error: IbinnError, *, image: Path | None = None) -> None:
+    where = f"{image}: " if image is not None else ""
+    typer.echo(f"ibinn: {where}{error}", err=True)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ImageError(f"cannot be read ({reason}), expected an image file") from error
+
+
+if __name__ == "__main__":
+    main()

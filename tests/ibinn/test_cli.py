@@ -1,0 +1,483 @@
+"""The command `ibinn`, with a stub in place of the classifier and of the client."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+from ibinn import __version__, cli
+from ibinn.errors import (
+    BundleNotFoundError,
+    ImageDecodeError,
+    InvalidImageError,
+    OverloadedError,
+    UnavailableError,
+    UnknownClassError,
+)
+from ibinn.rendering import (
+    VERDICT_STYLES,
+    bar,
+    json_line,
+    prediction_block,
+    predictions_table,
+    printable,
+)
+from ibinn.types import (
+    ClassScore,
+    ConformalSet,
+    Explanation,
+    Group,
+    Heatmap,
+    InputInfo,
+    ModelInfo,
+    ObservedAccuracy,
+    Prediction,
+    Region,
+    TestInfo,
+    TestKind,
+    TestResult,
+    Verdict,
+    Versions,
+)
+
+CLASSES = ("cat", "dog", "frog", "ship", "truck")
+VERSIONS = Versions(
+    weights="a1b2c3d4e5f60718" * 4,
+    calibration="0f" * 32,
+    policy="1e" * 32,
+    taxonomy="1",
+    software=__version__,
+)
+
+
+def make_prediction(
+    *, verdict: Verdict = Verdict.NOT_FLAGGED, statistic: float = 3.5, reason: str | None = None
+) -> Prediction:
+    p_value = 0.0004 if verdict is Verdict.UNKNOWN else 0.42
+    combined = TestResult(
+        name="combined",
+        group=Group.COMBINED,
+        kind=TestKind.HIGH_IS_UNUSUAL,
+        statistic=statistic,
+        p_value=p_value,
+        p_adjusted=p_value,
+        smallest_p=0.0004,
+        alpha=0.01,
+        flagged=verdict is Verdict.UNKNOWN,
+    )
+    probabilities = (0.62, 0.25, 0.08, 0.03, 0.02)
+    reasons = {
+        Verdict.NOT_FLAGGED: "The combined test's p-value 0.42 is above α = 0.01.",
+        Verdict.AMBIGUOUS: "The 95 % prediction set holds 2 classes: cat, dog.",
+        Verdict.UNKNOWN: "The combined test's p-value 0.0004 is at most α = 0.01.",
+        Verdict.NOT_ASSESSED: "The model is not calibrated.",
+    }
+    return Prediction(
+        classes=tuple(
+            ClassScore(
+                index=index,
+                name=name,
+                probability=probability,
+                raw_probability=probability,
+                log_likelihood=-9000.0 - index,
+                p_value=0.3,
+            )
+            for index, (name, probability) in enumerate(zip(CLASSES, probabilities, strict=True))
+        ),
+        entropy=1.03,
+        temperature=1.2,
+        bits_per_dim=4.113,
+        conformal=ConformalSet(
+            classes=CLASSES[: 2 if verdict is Verdict.AMBIGUOUS else 1],
+            target_coverage=0.95,
+            measured_coverage=0.952,
+        ),
+        tests=(dataclasses.replace(combined, name="log_q_x.typicality", group=Group.PIXEL),),
+        combined=None if verdict is Verdict.NOT_ASSESSED else combined,
+        verdict=verdict,
+        reason=reasons[verdict] if reason is None else reason,
+        observed_accuracy=ObservedAccuracy(accuracy=0.615, low=0.55, high=0.66, count=312)
+        if verdict in (Verdict.NOT_FLAGGED, Verdict.AMBIGUOUS)
+        else None,
+        versions=VERSIONS,
+        calibration_count=2500,
+        input=InputInfo(
+            width=451,
+            height=300,
+            format="PNG",
+            sha256_bytes="00" * 32,
+            sha256_pixels="11" * 32,
+            region=Region(left=75, top=0, width=300, height=300),
+            reductions=("cropped to the centre square", "resized to 32×32", "JPEG quality 75"),
+        ),
+    )
+
+
+def make_info() -> ModelInfo:
+    return ModelInfo(
+        name="cifar10-small",
+        classes=CLASSES,
+        versions=VERSIONS,
+        architecture="small",
+        parameters=1_630_000,
+        input_side=32,
+        max_bytes=16 * 2**20,
+        max_pixels=40_000_000,
+        max_side=16_384,
+        formats=("JPEG", "PNG"),
+        calibrated=True,
+        calibration_count=2500,
+        temperature=1.2,
+        alpha=0.01,
+        conformal_coverage=0.95,
+        tests=(
+            TestInfo(
+                name="log_q_x.typicality",
+                group=Group.PIXEL,
+                kind=TestKind.TYPICALITY,
+                alpha=0.01,
+                smallest_p=0.0004,
+                auroc=(("digits", 0.602),),
+            ),
+            TestInfo(
+                name="combined",
+                group=Group.COMBINED,
+                kind=TestKind.HIGH_IS_UNUSUAL,
+                alpha=0.01,
+                smallest_p=0.0004,
+            ),
+        ),
+        metrics=(("top1", 0.79),),
+        intended_use="Demonstration.",
+        training_data="CIFAR-10 as JPEG.",
+        explainable=True,
+    )
+
+
+class StubClassifier:
+    """Answers from the first byte of a file: U unknown, A ambiguous, B broken."""
+
+    def __init__(self) -> None:
+        self.verdicts = {b"U": Verdict.UNKNOWN, b"A": Verdict.AMBIGUOUS}
+        self.info = make_info()
+        self.batches: list[int] = []
+
+    def prepare(self, image: Path) -> bytes:
+        first = image.read_bytes()[:1]
+        if first == b"B":
+            raise ImageDecodeError("12 bytes are not an image, expected JPEG or PNG")
+        return first
+
+    def assess(self, prepared: Sequence[bytes]) -> list[Prediction]:
+        self.batches.append(len(prepared))
+        return [
+            make_prediction(verdict=self.verdicts.get(first, Verdict.NOT_FLAGGED))
+            for first in prepared
+        ]
+
+    def explain(self, image: Path, classes: Sequence[str] | None = None) -> Explanation:
+        prediction = self.assess([self.prepare(image)])[0]
+        names = CLASSES[:3] if classes is None else tuple(classes)
+        unknown = sorted(set(names) - set(CLASSES))
+        if unknown:
+            raise UnknownClassError(f"class {unknown[0]!r} is unknown, expected one of {CLASSES}")
+        values = np.full((4, 4), -0.03)
+        return Explanation(
+            prediction=prediction,
+            heatmaps=tuple(
+                Heatmap(
+                    class_name=name, values=values, log_posterior=-0.48, completeness_error=1e-7
+                )
+                for name in names
+            ),
+            image=np.zeros((32, 32, 3), dtype=np.uint8),
+        )
+
+
+class StubClient:
+    """`StubClassifier` behind the client's methods; the address decides what goes wrong."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self.answered = 0
+
+    def __enter__(self) -> StubClient:
+        if self.target == "nowhere:1":
+            raise UnavailableError("no server answers at nowhere:1", code="UNAVAILABLE")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def classify(self, image: bytes) -> Prediction:
+        if image[:1] == b"B":
+            raise InvalidImageError("not an image", code="INVALID_ARGUMENT")
+        if image[:1] == b"O":
+            raise OverloadedError("the queue is full", code="RESOURCE_EXHAUSTED")
+        if self.target == "dies:1" and self.answered == 1:
+            raise UnavailableError("the server is draining", code="UNAVAILABLE")
+        self.answered += 1
+        return make_prediction()
+
+    def explain(self, image: bytes, *, classes: Sequence[str] | None = None) -> Explanation:
+        raise UnavailableError("the server is draining", code="UNAVAILABLE")
+
+    def model(self) -> ModelInfo:
+        return make_info()
+
+
+@pytest.fixture
+def classifier(monkeypatch: pytest.MonkeyPatch) -> StubClassifier:
+    stub = StubClassifier()
+
+    def load(path: Path | None, alpha: float | None) -> StubClassifier:
+        if path is not None:
+            raise BundleNotFoundError(f"there is no bundle at {path}")
+        return stub
+
+    monkeypatch.setattr(cli, "load_classifier", load)
+    return stub
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ibinn.client", SimpleNamespace(Client=StubClient))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("good.jpg", "Unknown.png", "Ambiguous.png", "Broken.jpg", "Overload.jpg"):
+        (tmp_path / name).write_text(name)
+    return tmp_path
+
+
+def ibinn(*arguments: object) -> Result:
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+
+def colours(renderable: Any, **environment: str) -> str:
+    console = Console(
+        file=io.StringIO(),
+        force_terminal=True,
+        width=100,
+        _environ={"TERM": "xterm", **environment},
+    )
+    console.print(renderable)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_an_answer_shows_class_verdict_reason_and_figures(verdict: Verdict) -> None:
+    prediction = make_prediction(verdict=verdict)
+    shown = colours(prediction_block("cat.png", prediction), NO_COLOR="1")
+    assert verdict.value.replace("_", " ") in shown
+    assert prediction.reason in shown
+    assert "62.0 %" in shown
+    assert "4.11 bits/dim" in shown
+    assert "{cat" in shown
+    if prediction.combined is None:
+        assert "not tested" in shown
+    else:
+        assert f"p = {prediction.combined.p_value:.4f}" in shown
+
+
+def test_exit_code_is_0_whatever_the_verdict(classifier: StubClassifier, folder: Path) -> None:
+    for name in ("good.jpg", "Unknown.png", "Ambiguous.png"):
+        assert ibinn("classify", folder / name).exit_code == 0
+
+
+def test_several_images_come_as_one_table_from_one_batch(
+    classifier: StubClassifier, folder: Path
+) -> None:
+    result = ibinn("classify", folder / "good.jpg", folder / "Unknown.png")
+    assert result.exit_code == 0
+    assert classifier.batches == [2]
+    assert "good.jpg" in result.stdout
+    assert "Unknown.png" in result.stdout
+    assert "2 images: 1 UNKNOWN, 1 NOT FLAGGED; model a1b2c3d4e5f6" in result.stdout
+
+
+def test_a_failed_image_gives_code_1_and_the_others_are_answered(
+    classifier: StubClassifier, folder: Path
+) -> None:
+    result = ibinn("classify", folder / "Broken.jpg", folder / "good.jpg", "--json")
+    assert result.exit_code == 1
+    assert [json.loads(line)["image"] for line in result.stdout.splitlines()] == [
+        str(folder / "good.jpg")
+    ]
+    assert result.stderr.count("\n") == 1
+    assert "Broken.jpg: 12 bytes are not an image" in result.stderr
+
+
+def test_a_wrong_bundle_gives_code_2_without_a_traceback(
+    classifier: StubClassifier, folder: Path
+) -> None:
+    for command in (("classify", folder / "good.jpg"), ("model",)):
+        result = ibinn(*command, "--bundle", folder / "none")
+        assert result.exit_code == 2
+        assert result.stderr.startswith("ibinn: there is no bundle at")
+        assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--server", "host:1", "--bundle", "x"),
+        ("--server", "host:1", "--alpha", "0.05"),
+        ("--alpha", "much"),
+        ("--no-such-option",),
+    ],
+)
+def test_wrong_usage_gives_code_2(
+    classifier: StubClassifier, client: None, folder: Path, options: tuple[str, ...]
+) -> None:
+    assert ibinn("classify", folder / "good.jpg", *options).exit_code == 2
+
+
+def test_json_lines_hold_every_field_in_order(classifier: StubClassifier, folder: Path) -> None:
+    result = ibinn("classify", folder / "good.jpg", folder / "Unknown.png", "--json")
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    fields = [field.name for field in dataclasses.fields(Prediction)]
+    assert [list(answer) for answer in answers] == [["image", *fields]] * 2
+    assert answers[1]["verdict"] == "UNKNOWN"
+    assert answers[1]["combined"]["p_value"] == 0.0004
+    assert answers[0]["classes"][0]["name"] == "cat"
+
+
+def test_json_writes_numbers_that_are_not_finite_as_null() -> None:
+    line = json_line(make_prediction(statistic=float("nan")))
+    assert json.loads(line)["combined"]["statistic"] is None
+
+
+def test_a_server_is_asked_instead_of_a_bundle(client: None, folder: Path) -> None:
+    result = ibinn("classify", folder / "good.jpg", "--server", "host:1", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["verdict"] == "NOT_FLAGGED"
+    assert "cifar10-small" in ibinn("model", "--server", "host:1").stdout
+
+
+def test_images_that_a_server_refuses_give_code_1(client: None, folder: Path) -> None:
+    names = ("Broken.jpg", "Overload.jpg", "missing.jpg", "good.jpg")
+    result = ibinn("classify", *(folder / name for name in names), "--server", "host:1", "--json")
+    assert result.exit_code == 1
+    assert len(result.stdout.splitlines()) == 1
+    for name in names[:3]:
+        assert name in result.stderr
+
+
+def test_a_server_that_is_not_there_gives_code_2(client: None, folder: Path) -> None:
+    result = ibinn("classify", folder / "good.jpg", "--server", "nowhere:1")
+    assert (result.exit_code, result.stderr) == (2, "ibinn: no server answers at nowhere:1\n")
+
+
+def test_answers_given_before_the_connection_broke_are_shown(client: None, folder: Path) -> None:
+    result = ibinn("classify", folder / "good.jpg", folder / "Unknown.png", "--server", "dies:1")
+    assert result.exit_code == 2
+    assert "good.jpg" in result.stdout
+    assert "draining" in result.stderr
+
+
+def test_model_is_described_as_text_and_as_json(classifier: StubClassifier) -> None:
+    shown = ibinn("model").stdout
+    assert "2,500 images, α = 0.01" in shown
+    assert "AUROC digits" in shown
+    assert "60.2 %" in shown
+    assert json.loads(ibinn("model", "--json").stdout)["classes"] == list(CLASSES)
+
+
+def test_explain_writes_a_png(classifier: StubClassifier, folder: Path) -> None:
+    pytest.importorskip("ibinn.explain.drawing")
+    out = folder / "heatmaps.png"
+    result = ibinn("explain", folder / "good.jpg", "--out", out, "--class", "dog")
+    assert result.exit_code == 0, result.output
+    assert out.read_bytes().startswith(b"\x89PNG")
+    assert "heatmap of dog: adds up to log q = -0.4800 nats" in result.stdout
+    assert "heatmap of cat" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("image", "out", "options", "code", "message"),
+    [
+        ("good.jpg", "heatmaps.jpg", (), 2, "ends in .png"),
+        ("good.jpg", "none/heatmaps.png", (), 2, "does not exist"),
+        ("good.jpg", "heatmaps.png", ("--class", "cow"), 2, "class 'cow' is unknown"),
+        ("Broken.jpg", "heatmaps.png", (), 1, "not an image"),
+    ],
+)
+def test_explain_says_what_is_wrong(
+    classifier: StubClassifier,
+    folder: Path,
+    image: str,
+    out: str,
+    options: tuple[str, ...],
+    code: int,
+    message: str,
+) -> None:
+    result = ibinn("explain", folder / image, "--out", folder / out, *options)
+    assert result.exit_code == code
+    assert message in result.stderr
+    assert not (folder / out).exists()
+
+
+def test_version_is_printed() -> None:
+    assert ibinn("--version").stdout == f"ibinn {__version__}\n"
+
+
+def test_verdicts_are_coloured_on_a_terminal_only_and_not_with_no_color() -> None:
+    block = prediction_block("cat.png", make_prediction(verdict=Verdict.UNKNOWN))
+    assert "\x1b[1;31mUNKNOWN" in colours(block)
+    assert "31m" not in colours(block, NO_COLOR="1")
+    assert set(VERDICT_STYLES) == set(Verdict)
+
+
+def test_output_into_a_pipe_holds_no_escape_sequences(
+    classifier: StubClassifier, folder: Path
+) -> None:
+    assert "\x1b" not in ibinn("classify", folder / "good.jpg").output
+
+
+def test_answers_cannot_steer_the_terminal_or_its_markup() -> None:
+    hostile = make_prediction(verdict=Verdict.UNKNOWN, reason="\x1b[2J[red]gone[/red] :cat:")
+    for block in (
+        prediction_block("[bold]x.png", hostile),
+        predictions_table([("[bold]x.png", hostile)] * 2),
+    ):
+        shown = colours(block, NO_COLOR="1")
+        assert "\x1b[2J" not in shown
+        assert "[red]gone[/red] :cat:" in shown
+        assert "[bold]x.png" in shown
+    assert printable("a\nb") == "a\N{REPLACEMENT CHARACTER}b"
+
+
+@pytest.mark.parametrize(
+    ("share", "cells"), [(0.0, ""), (1.0, "████"), (0.5, "██"), (0.03125, "▏"), (7.0, "████")]
+)
+def test_bar_is_exact_to_an_eighth_of_a_cell(share: float, cells: str) -> None:
+    assert bar(share, 4).plain == cells.ljust(4)
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("classify", "--help")])
+def test_help_imports_no_torch(arguments: tuple[str, ...]) -> None:
+    code = (
+        "import sys; from ibinn import cli; sys.argv = ['ibinn', *sys.argv[1:]]\n"
+        "try: cli.main()\n"
+        "finally: assert 'torch' not in sys.modules and 'grpc' not in sys.modules"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "ibinn" in result.stdout.lower()
