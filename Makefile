@@ -14,7 +14,7 @@ PYTEST_ARGS ?=
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := setup
-.PHONY: setup demo serve test test-all check format proto check-proto data train-default clean distclean help
+.PHONY: setup demo serve test test-all check format proto data train-default clean distclean help
 
 setup: $(STAMP) ## build .venv with the commands ibinn, ibinn-serve, ibinn-train (default)
 
@@ -38,26 +38,19 @@ test: $(STAMP) ## the fast tests
 test-all: $(STAMP) ## the tests that need servers, browsers or minutes
 	$(BIN)/python -m pytest -m "slow" $(PYTEST_ARGS)
 
-check: $(STAMP) check-proto ## style, types, import rules, generated code up to date
+check: $(STAMP) ## style, types, import rules, generated code up to date
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python proto/generate.py --check
 
 format: $(STAMP) ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-PROTOS = $(shell cd proto && find . -name '*.proto' | sed 's|^\./||' | sort)
-PROTOC = $(BIN)/python -m grpc_tools.protoc -I proto --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) $(PROTOS)
-
 proto: $(STAMP) ## generate ibinn/v1 from proto/
-	$(call PROTOC,.)
-
-check-proto: $(STAMP)
-	@tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && $(call PROTOC,"$$tmp") \
-	&& diff -r --exclude=__init__.py --exclude=__pycache__ "$$tmp/ibinn/v1" ibinn/v1 \
-	|| { echo "ibinn/v1 is not what proto/ generates; run: make proto" >&2; exit 1; }
+	$(BIN)/python proto/generate.py
 
 data: ## unpack the data sets (DATASETS) from DATA_SOURCE into data/
 	@if [ -x "$(DATA_SOURCE)/unpack.sh" ]; then "$(DATA_SOURCE)/unpack.sh" data $(DATASETS); \
