@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from ibinn.demo import running_server
+from service.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVER = "localhost:50051"
@@ -17,6 +18,15 @@ SERVER = "localhost:50051"
 def examples() -> list[str]:
     text = (ROOT / "README.md").read_text("utf-8")
     return re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def settings_rows() -> list[str]:
+    """The README's rows for the server's settings."""
+    return [
+        f"| `--{name.replace('_', '-')}` | `{PREFIX}{name.upper()}` "
+        f"| {'–' if field.default is None else f'`{field.default}`'} | {field.description} |"
+        for name, field in Settings.model_fields.items()
+    ]
 
 
 @pytest.fixture
@@ -49,3 +59,8 @@ def test_every_make_target_that_the_readme_names_exists() -> None:
     named = set(re.findall(r"make ([a-z][a-z-]+)", (ROOT / "README.md").read_text("utf-8")))
     targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
     assert named <= targets
+
+
+def test_settings_table_holds_every_setting_with_its_default() -> None:
+    lines = (ROOT / "README.md").read_text("utf-8").splitlines()
+    assert [line for line in lines if f"`{PREFIX}" in line and "|" in line] == settings_rows()
