@@ -1,0 +1,112 @@
+"""The server's settings: flags over environment (``IBINN_*``) over a TOML file over defaults."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+
+from ibinn.errors import ConfigError
+
+PREFIX = "IBINN_"
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. The environment's name is ``IBINN_`` and the name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+
+    config: Path | None = Field(None, description="TOML file with settings.")
+    bundle: Path | None = Field(None, description="Model bundle; none: the embedded model.")
+    alpha: float | None = Field(
+        None, gt=0, lt=1, description="Significance of the verdict; none: the bundle's."
+    )
+    device: str = Field("cpu", description="Where the network runs, such as cpu or cuda.")
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0: all.")
+    port: Port = Field(50051, description="Port for gRPC; 0 takes a free one.")
+    metrics_port: Port = Field(9464, description="Port for Prometheus; 0 takes a free one.")
+    max_batch_size: int = Field(32, ge=1, description="Most images in one forward pass.")
+    max_pending: int = Field(
+        256, ge=1, description="Most requests in the server at one time; more are refused."
+    )
+    request_timeout_s: float = Field(30.0, gt=0, description="Longest time for one request.")
+    drain_timeout_s: float = Field(
+        25.0, gt=0, description="Longest time to finish requests when the server stops."
+    )
+    decode_threads: int = Field(2, ge=1, description="Threads that decode images.")
+    max_image_bytes: int = Field(16 * 2**20, ge=1, description="Largest encoded image in bytes.")
+    max_image_px: int = Field(40_000_000, ge=1, description="Largest width times height.")
+    max_side_px: int = Field(16_384, ge=1, description="Largest side of an image.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe log entries written."
+    )
+
+    @property
+    def max_message_bytes(self) -> int:
+        """Largest request that gRPC takes; a larger one never reaches our own limits.
+
+        Twice the image limit: an image somewhat too large gets an answer that names the limit,
+        a much larger one costs no memory.
+        """
+        return 2 * self.max_image_bytes + 2**16
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The order in which values are looked for."""
+        path = init_settings().get("config") or os.environ.get(f"{PREFIX}CONFIG")
+        file = (TomlConfigSettingsSource(settings_cls, toml_file=Path(path)),) if path else ()
+        return (init_settings, env_settings, *file)
+
+
+def load(flags: Mapping[str, Any]) -> Settings:
+    """The settings in force.
+
+    Args:
+        flags: Values given on the command line; None means not given.
+
+    Raises:
+        ConfigError: A value or a key of the file is not valid, or the file cannot be read.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    path = given.get("config") or os.environ.get(f"{PREFIX}CONFIG")
+    if path and not Path(path).is_file():
+        raise ConfigError(f"there is no settings file {path}; give --config the path of one")
+    try:
+        return Settings(**given)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"settings file {path} is not TOML: {error}; correct it") from error
+    except ValidationError as error:
+        raise ConfigError("; ".join(map(_in_words, error.errors()))) from error
+    except SettingsError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _in_words(error: Any) -> str:
+    name = str(error["loc"][0]) if error["loc"] else "settings"
+    if error["type"] == "extra_forbidden":
+        return f"there is no setting {name!r}; known are {', '.join(Settings.model_fields)}"
+    flag = name.replace("_", "-")
+    return (
+        f"setting {name}: {error['msg'][0].lower()}{error['msg'][1:]}, got {error['input']!r}; "
+        f"set --{flag}, {PREFIX}{name.upper()} or {name} in the settings file"
+    )
