@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 _PLAIN_WIDTH = 160
 _BATCH = 32
+_REQUESTS_AT_A_TIME = 8
 # What concerns one image only; every other error would meet the next image as well.
 _IMAGE_ERRORS = (
     ImageError,
@@ -122,14 +124,18 @@ class RemoteSource:
     client: Client
 
     def classify(self, paths: Sequence[Path]) -> Iterator[Prediction | Failure]:
-        for path in paths:
-            try:
-                yield self.client.classify(_read(path))
-            except _IMAGE_ERRORS as error:
-                yield Failure(error=error)
+        # Several at a time, because a server computes together what waits together.
+        with ThreadPoolExecutor(_REQUESTS_AT_A_TIME) as pool:
+            yield from pool.map(self._classify, paths)
+
+    def _classify(self, path: Path) -> Prediction | Failure:
+        try:
+            return self.client.classify(path)
+        except _IMAGE_ERRORS as error:
+            return Failure(error=error)
 
     def explain(self, path: Path, classes: Sequence[str] | None) -> Explanation:
-        return self.client.explain(_read(path), classes=classes)
+        return self.client.explain(path, classes=classes)
 
     def model(self) -> ModelInfo:
         return self.client.model()
@@ -315,16 +321,8 @@ def _reported_errors() -> Iterator[None]:
 
 
 def _complain(error: IbinnError, *, image: Path | None = None) -> None:
-    where = f"{image}: " if image is not None else ""
+    where = f"{image}: " if image is not None and str(image) not in str(error) else ""
     typer.echo(f"ibinn: {where}{error}", err=True)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise ImageError(f"cannot be read ({reason}), expected an image file") from error
 
 
 if __name__ == "__main__":

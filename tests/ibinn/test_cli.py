@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,7 @@ from ibinn import __version__, cli
 from ibinn.errors import (
     BundleNotFoundError,
     ImageDecodeError,
+    ImageError,
     InvalidImageError,
     OverloadedError,
     UnavailableError,
@@ -35,135 +37,15 @@ from ibinn.rendering import (
     printable,
 )
 from ibinn.types import (
-    ClassScore,
-    ConformalSet,
     Explanation,
-    Group,
     Heatmap,
-    InputInfo,
     ModelInfo,
-    ObservedAccuracy,
     Prediction,
-    Region,
-    TestInfo,
-    TestKind,
-    TestResult,
+    Receipt,
+    ServerTiming,
     Verdict,
-    Versions,
 )
-
-CLASSES = ("cat", "dog", "frog", "ship", "truck")
-VERSIONS = Versions(
-    weights="a1b2c3d4e5f60718" * 4,
-    calibration="0f" * 32,
-    policy="1e" * 32,
-    taxonomy="1",
-    software=__version__,
-)
-
-
-def make_prediction(
-    *, verdict: Verdict = Verdict.NOT_FLAGGED, statistic: float = 3.5, reason: str | None = None
-) -> Prediction:
-    p_value = 0.0004 if verdict is Verdict.UNKNOWN else 0.42
-    combined = TestResult(
-        name="combined",
-        group=Group.COMBINED,
-        kind=TestKind.HIGH_IS_UNUSUAL,
-        statistic=statistic,
-        p_value=p_value,
-        p_adjusted=p_value,
-        smallest_p=0.0004,
-        alpha=0.01,
-        flagged=verdict is Verdict.UNKNOWN,
-    )
-    probabilities = (0.62, 0.25, 0.08, 0.03, 0.02)
-    reasons = {
-        Verdict.NOT_FLAGGED: "The combined test's p-value 0.42 is above α = 0.01.",
-        Verdict.AMBIGUOUS: "The 95 % prediction set holds 2 classes: cat, dog.",
-        Verdict.UNKNOWN: "The combined test's p-value 0.0004 is at most α = 0.01.",
-        Verdict.NOT_ASSESSED: "The model is not calibrated.",
-    }
-    return Prediction(
-        classes=tuple(
-            ClassScore(
-                index=index,
-                name=name,
-                probability=probability,
-                raw_probability=probability,
-                log_likelihood=-9000.0 - index,
-                p_value=0.3,
-            )
-            for index, (name, probability) in enumerate(zip(CLASSES, probabilities, strict=True))
-        ),
-        entropy=1.03,
-        temperature=1.2,
-        bits_per_dim=4.113,
-        conformal=ConformalSet(
-            classes=CLASSES[: 2 if verdict is Verdict.AMBIGUOUS else 1],
-            target_coverage=0.95,
-            measured_coverage=0.952,
-        ),
-        tests=(dataclasses.replace(combined, name="log_q_x.typicality", group=Group.PIXEL),),
-        combined=None if verdict is Verdict.NOT_ASSESSED else combined,
-        verdict=verdict,
-        reason=reasons[verdict] if reason is None else reason,
-        observed_accuracy=ObservedAccuracy(accuracy=0.615, low=0.55, high=0.66, count=312)
-        if verdict in (Verdict.NOT_FLAGGED, Verdict.AMBIGUOUS)
-        else None,
-        versions=VERSIONS,
-        calibration_count=2500,
-        input=InputInfo(
-            width=451,
-            height=300,
-            format="PNG",
-            sha256_bytes="00" * 32,
-            sha256_pixels="11" * 32,
-            region=Region(left=75, top=0, width=300, height=300),
-            reductions=("cropped to the centre square", "resized to 32×32", "JPEG quality 75"),
-        ),
-    )
-
-
-def make_info() -> ModelInfo:
-    return ModelInfo(
-        name="cifar10-small",
-        classes=CLASSES,
-        versions=VERSIONS,
-        architecture="small",
-        parameters=1_630_000,
-        input_side=32,
-        max_bytes=16 * 2**20,
-        max_pixels=40_000_000,
-        max_side=16_384,
-        formats=("JPEG", "PNG"),
-        calibrated=True,
-        calibration_count=2500,
-        temperature=1.2,
-        alpha=0.01,
-        conformal_coverage=0.95,
-        tests=(
-            TestInfo(
-                name="log_q_x.typicality",
-                group=Group.PIXEL,
-                kind=TestKind.TYPICALITY,
-                alpha=0.01,
-                smallest_p=0.0004,
-                auroc=(("digits", 0.602),),
-            ),
-            TestInfo(
-                name="combined",
-                group=Group.COMBINED,
-                kind=TestKind.HIGH_IS_UNUSUAL,
-                alpha=0.01,
-                smallest_p=0.0004,
-            ),
-        ),
-        metrics=(("top1", 0.79),),
-        intended_use="Demonstration.",
-        training_data="CIFAR-10 as JPEG.",
-        explainable=True,
-    )
+from tests.ibinn.answers import CLASSES, make_info, make_prediction
 
 
 class StubClassifier:
@@ -211,7 +93,6 @@ class StubClient:
 
     def __init__(self, target: str) -> None:
         self.target = target
-        self.answered = 0
 
     def __enter__(self) -> StubClient:
         if self.target == "nowhere:1":
@@ -221,18 +102,18 @@ class StubClient:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def classify(self, image: bytes) -> Prediction:
-        if image[:1] == b"B":
+    def classify(self, image: Path) -> Prediction:
+        try:
+            first = image.read_bytes()[:1]
+        except FileNotFoundError as error:
+            raise ImageError(f"cannot read image {image}") from error
+        if first == b"B":
             raise InvalidImageError("not an image", code="INVALID_ARGUMENT")
-        if image[:1] == b"O":
+        if first == b"O":
             raise OverloadedError("the queue is full", code="RESOURCE_EXHAUSTED")
-        if self.target == "dies:1" and self.answered == 1:
+        if first == b"U" and self.target == "dies:1":
             raise UnavailableError("the server is draining", code="UNAVAILABLE")
-        self.answered += 1
         return make_prediction()
-
-    def explain(self, image: bytes, *, classes: Sequence[str] | None = None) -> Explanation:
-        raise UnavailableError("the server is draining", code="UNAVAILABLE")
 
     def model(self) -> ModelInfo:
         return make_info()
@@ -360,6 +241,18 @@ def test_json_lines_hold_every_field_in_order(classifier: StubClassifier, folder
 def test_json_writes_numbers_that_are_not_finite_as_null() -> None:
     line = json_line(make_prediction(statistic=float("nan")))
     assert json.loads(line)["combined"]["statistic"] is None
+
+
+def test_json_holds_the_receipt_of_a_server() -> None:
+    receipt = Receipt(
+        record_id="ab" * 16,
+        received_time=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+        timing=ServerTiming(
+            prepare_s=0.001, queue_s=0.002, compute_s=0.003, total_s=0.006, batch_size=4
+        ),
+    )
+    line = json_line(dataclasses.replace(make_prediction(), receipt=receipt))
+    assert json.loads(line)["receipt"]["received_time"] == "2026-01-02T03:04:05+00:00"
 
 
 def test_a_server_is_asked_instead_of_a_bundle(client: None, folder: Path) -> None:
