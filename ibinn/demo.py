@@ -79,21 +79,19 @@ def run(console: Console) -> list[Answer]:
     Raises:
         IbinnError: The server does not start, or an answer is not a result.
     """
+    samples = all_samples()
     console.print("starting ibinn-serve with the embedded model …")
     started = time.monotonic()
-    with ThreadPoolExecutor(_REQUESTS_AT_A_TIME) as pool:
-        # While the server starts: scikit-learn, which brings the digit, takes seconds to import.
-        loading = pool.submit(all_samples)
-        with running_server() as target, Client(target, timeout_s=CALL_WITHIN_S) as client:
-            samples = loading.result()
-            info = client.model()
-            console.print(
-                f"ready at {target} after {time.monotonic() - started:.1f} s: {info.name}, "
-                f"{len(info.classes)} classes, {info.calibration_count:,} calibration images, "
-                f"α = {info.alpha:g}\n",
-                markup=False,
-            )
-            started = time.monotonic()
+    with running_server() as target, Client(target, timeout_s=CALL_WITHIN_S) as client:
+        info = client.model()
+        console.print(
+            f"ready at {target} after {time.monotonic() - started:.1f} s: {info.name}, "
+            f"{len(info.classes)} classes, {info.calibration_count:,} calibration images, "
+            f"α = {info.alpha:g}\n",
+            markup=False,
+        )
+        started = time.monotonic()
+        with ThreadPoolExecutor(_REQUESTS_AT_A_TIME) as pool:
             data = [sample.data for sample in samples]
             predictions = list(pool.map(client.classify, data))
             classified_s = time.monotonic() - started

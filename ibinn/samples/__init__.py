@@ -6,11 +6,13 @@ the digit and the noise are drawn on request. Nothing is downloaded, and importi
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import resources
-from importlib.resources.abc import Traversable
+from importlib.util import find_spec
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ibinn.errors import DataError
@@ -81,15 +83,9 @@ def photographs() -> tuple[Sample, ...]:
     The files are read directly: `skimage.data` would download one that is missing.
 
     Raises:
-        DataError: scikit-image is not installed, or no longer brings a photograph along.
+        DataError: scikit-image is not installed, or does not bring a photograph along.
     """
-    try:
-        folder = resources.files("skimage") / "data"
-    except ModuleNotFoundError as error:
-        raise DataError(
-            "scikit-image is not installed, expected it for the sample photographs; "
-            "install it with: pip install scikit-image"
-        ) from error
+    folder = _package_folder("skimage", install="scikit-image") / "data"
     return tuple(
         Sample(name=name, kind=SampleKind.PHOTOGRAPH, shows=shows, data=_read(folder / name))
         for name, shows in _PHOTOGRAPHS
@@ -103,23 +99,23 @@ def digit(index: int = 0) -> Sample:
         index: Position in `sklearn.datasets.load_digits`, 0 to 1796.
 
     Raises:
-        DataError: There is no digit with this number.
+        DataError: There is no digit with this number, or scikit-learn is not installed.
     """
     import numpy as np
-    from sklearn.datasets import load_digits
 
-    digits = load_digits()
-    if not 0 <= index < len(digits.images):
-        raise DataError(
-            f"digit number {index} does not exist; choose 0 to {len(digits.images) - 1}"
-        )
-    # 8×8 grey levels from 0 (paper) to 16 (ink), enlarged without smoothing.
-    ink = np.asarray(digits.images[index], dtype=np.float64) / 16.0
+    # The file that `load_digits` reads: importing scikit-learn for one image takes seconds.
+    file = _package_folder("sklearn", install="scikit-learn") / "datasets/data/digits.csv.gz"
+    rows = gzip.decompress(_read(file)).decode("ascii").splitlines()
+    if not 0 <= index < len(rows):
+        raise DataError(f"digit number {index} does not exist; choose 0 to {len(rows) - 1}")
+    # 8×8 grey levels from 0 (paper) to 16 (ink) and the digit, enlarged without smoothing.
+    *values, target = (int(float(value)) for value in rows[index].split(","))
+    ink = np.array(values, dtype=np.float64).reshape(8, 8) / 16.0
     pixels = np.rint(255.0 * (1.0 - ink)).astype(np.uint8).repeat(16, axis=0).repeat(16, axis=1)
     return Sample(
         name=f"digit-{index:04d}.png",
         kind=SampleKind.DIGIT,
-        shows=f"a handwritten {digits.target[index]}",
+        shows=f"a handwritten {target}",
         data=_png(pixels),
     )
 
@@ -146,13 +142,24 @@ def all_samples() -> tuple[Sample, ...]:
     return (*thumbnails(), *photographs(), digit(), noise())
 
 
-def _read(file: Traversable) -> bytes:
+def _package_folder(name: str, *, install: str) -> Path:
+    """Folder of an installed package, found without importing it."""
+    spec = find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise DataError(
+            f"{install} is not installed, expected it for the sample images; "
+            f"install it with: pip install {install}"
+        )
+    return Path(spec.submodule_search_locations[0])
+
+
+def _read(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except FileNotFoundError as error:
         raise DataError(
-            f"{file.name} is not part of the installed scikit-image, expected it in "
-            "skimage/data; install scikit-image 0.26"
+            f"{file.name} is not in {file.parent}, expected it there in the installed package; "
+            "install the versions that constraints.txt names"
         ) from error
 
 

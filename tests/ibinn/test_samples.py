@@ -59,6 +59,22 @@ def test_a_digit_is_dark_on_white_and_always_the_same() -> None:
     assert samples.digit(3) == sample != samples.digit(4)
 
 
+def test_digits_are_those_of_scikit_learn() -> None:
+    datasets = pytest.importorskip("sklearn.datasets", reason="scikit-learn is not installed")
+    digits = datasets.load_digits()
+    for index in (0, 1, 1796):
+        sample = samples.digit(index)
+        assert sample.shows == f"a handwritten {digits.target[index]}"
+        ink = 1.0 - np.asarray(opened(sample.data))[8::16, 8::16] / 255.0
+        np.testing.assert_allclose(ink, digits.images[index] / 16.0, atol=0.002)
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match="pip install scikit-image"):
+        samples.photographs()
+
+
 def test_a_digit_that_does_not_exist_is_refused() -> None:
     with pytest.raises(DataError, match="digit number 1797 does not exist; choose 0 to 1796"):
         samples.digit(1797)
