@@ -1,0 +1,1 @@
+"""Jobs that turn a folder of images into a bundle: doctor, fit, evaluate, report."""

@@ -1,0 +1,132 @@
+"""Random variations of training images, before the JPEG step.
+
+Written with Pillow and numpy because every variation must be a function of the generator that
+is passed in: torchvision's and timm's random transforms draw from global generators, which
+would tie a run's images to its number of worker processes. Corners that a shift or a rotation
+uncovers are filled by reflection: constant pixels break a density.
+
+Shapes: S x S pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageEnhance
+
+from ibinn.errors import ConfigError
+from training.image_set import Pixels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AugmentConfig:
+    """Which variations to draw; all are off by default.
+
+    Attributes:
+        crop_padding: Shift by up to this many pixels in each direction.
+        flip: Mirror left and right with probability 1/2.
+        color_jitter: Factors of brightness, contrast and saturation from [1 - j, 1 + j].
+        rotation_degrees: Rotate by an angle from [-r, r].
+        random_resized_crop_min: Cut out a rectangle whose area is at least this share of the
+            image (aspect ratio 3/4 ... 4/3) and resize it; 1 is off.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+
+    crop_padding: int = 0
+    flip: bool = False
+    color_jitter: float = 0.0
+    rotation_degrees: float = 0.0
+    random_resized_crop_min: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check("crop_padding", self.crop_padding, 0, 1024)
+        _check("color_jitter", self.color_jitter, 0, 1)
+        _check("rotation_degrees", self.rotation_degrees, 0, 180)
+        _check("random_resized_crop_min", self.random_resized_crop_min, 0.01, 1)
+
+
+def _check(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"augmentation {name} is {value!r}; expected {low:g} to {high:g}")
+
+
+def augment(pixels: Pixels, config: AugmentConfig, rng: np.random.Generator) -> Pixels:
+    """One random variation of an image.
+
+    Args:
+        pixels: uint8 (S, S, 3); not written to.
+        config: What to draw.
+        rng: Where to draw from; what is switched off draws nothing.
+
+    Returns:
+        uint8 (S, S, 3).
+    """
+    side = len(pixels)
+    if config.random_resized_crop_min < 1:
+        pixels = _resized_crop(pixels, config.random_resized_crop_min, rng)
+    if config.rotation_degrees > 0:
+        angle = rng.uniform(-config.rotation_degrees, config.rotation_degrees)
+        pixels = _rotate(pixels, angle)
+    if config.crop_padding > 0 or config.flip:
+        padding = config.crop_padding
+        top, left, mirrored = rng.integers(0, (2 * padding + 1, 2 * padding + 1, 2))
+        index = _reflected(side, padding)
+        columns = index[left : left + side]
+        if config.flip and mirrored:
+            columns = columns[::-1]
+        pixels = pixels[index[top : top + side, None], columns]
+    if config.color_jitter > 0:
+        pixels = _jitter(pixels, config.color_jitter, rng)
+    return pixels
+
+
+@lru_cache(maxsize=16)
+def _reflected(side: int, padding: int) -> npt.NDArray[np.int64]:
+    """Positions -padding ... side + padding - 1, reflected into 0 ... side - 1."""
+    if side == 1:
+        return np.zeros(1 + 2 * padding, np.int64)
+    period = 2 * (side - 1)
+    position = np.arange(-padding, side + padding) % period
+    return np.minimum(position, period - position)
+
+
+def _resized_crop(pixels: Pixels, smallest: float, rng: np.random.Generator) -> Pixels:
+    side = len(pixels)
+    area = rng.uniform(smallest, 1.0) * side * side
+    ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+    width = min(math.sqrt(area * ratio), side)
+    height = min(math.sqrt(area / ratio), side)
+    left = rng.uniform(0, side - width)
+    top = rng.uniform(0, side - height)
+    image = Image.fromarray(pixels).resize(
+        (side, side),
+        Image.Resampling.BILINEAR,
+        box=(left, top, left + width, top + height),
+    )
+    return np.asarray(image)
+
+
+def _rotate(pixels: Pixels, angle: float) -> Pixels:
+    side = len(pixels)
+    # A square turned by 45 degrees reaches (sqrt(2) - 1)/2 of its side beyond itself.
+    padding = math.ceil(side * 0.21) + 1
+    index = _reflected(side, padding)
+    image = Image.fromarray(pixels[index[:, None], index])
+    turned = np.asarray(image.rotate(angle, Image.Resampling.BILINEAR))
+    return turned[padding : padding + side, padding : padding + side]
+
+
+def _jitter(pixels: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
+    factors = rng.uniform(1 - strength, 1 + strength, size=3)
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    for enhancer, factor in zip(
+        (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color), factors, strict=True
+    ):
+        image = enhancer(image).enhance(float(factor))
+    return np.asarray(image)

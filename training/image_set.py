@@ -1,0 +1,211 @@
+"""What a data set is: labelled images with content ids, held in memory or read on demand.
+
+Shapes: N images, H x W pixels. Pixels are uint8 RGB in [0, 255].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ibinn.decoding import Limits, decode, pixels_sha256
+from ibinn.errors import DataError
+
+Pixels = npt.NDArray[np.uint8]
+
+THUMBNAIL_SIDE = 16
+"""Side in pixels of the thumbnails that near-duplicates are searched in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One labelled image.
+
+    Attributes:
+        id: sha256 (hex) of the decoded RGB pixels with their shape, see `image_id`.
+        label: Position of its class in `ImageSet.class_names`.
+        group: Name of the patient, lot or device whose images stay on one side of every
+            split; empty where there is none.
+        name: Something a person can look up: a path relative to the data folder, or
+            ``digits/17``.
+    """
+
+    id: str
+    label: int
+    group: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """A file that could not be read, and why."""
+
+    name: str
+    reason: str
+
+
+def image_id(pixels: Pixels) -> str:
+    """The content id of an image: `ibinn.decoding.pixels_sha256` of its decoded pixels.
+
+    It covers the shape, because two flat images of different sizes can have the same bytes.
+    Names and encodings are not in it: a renamed or losslessly re-encoded copy keeps its id,
+    and an answer's ``sha256_pixels`` can be looked up among the training images.
+
+    Args:
+        pixels: uint8, shape (H, W, 3).
+    """
+    return pixels_sha256(pixels)
+
+
+def thumbnail(pixels: Pixels) -> Pixels:
+    """The image squashed to `THUMBNAIL_SIDE` squared by averaging: uint8 (16, 16, 3)."""
+    small = Image.fromarray(pixels).resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX)
+    return np.asarray(small)
+
+
+class PixelStore(Protocol):
+    """Where the pixels of a data set are."""
+
+    def load(self, position: int) -> Pixels:
+        """Pixels of one image, uint8 (H, W, 3)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayStore:
+    """Images of one size in memory: uint8 (N, H, W, 3), or (N, H, W) for grey ones."""
+
+    pixels: Pixels
+
+    def load(self, position: int) -> Pixels:
+        """Pixels of one image, uint8 (H, W, 3)."""
+        image = self.pixels[position]
+        return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
+
+
+@dataclass(frozen=True, slots=True)
+class FileStore:
+    """Images in files, decoded each time they are asked for."""
+
+    paths: tuple[Path, ...]
+    limits: Limits
+
+    def load(self, position: int) -> Pixels:
+        """Pixels of one image, uint8 (H, W, 3).
+
+        Raises:
+            DataError: The file is no longer there.
+            ImageError: The file has changed and is not a readable image any more.
+        """
+        path = self.paths[position]
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise DataError(
+                f"{path} was readable when the data was opened and is not now "
+                f"({error.strerror}); do not change the folder while a job uses it"
+            ) from error
+        return decode(data, self.limits).pixels
+
+
+class ImageSet:
+    """Labelled images in a fixed order.
+
+    Args:
+        class_names: Class names, in the order of the labels.
+        items: One per image.
+        store: Where their pixels are.
+        thumbnails: uint8 (N, 16, 16, 3), from `thumbnail`.
+        positions: int64 (N,), the place of each item in `store`; 0 ... N-1 if not given.
+    """
+
+    def __init__(
+        self,
+        *,
+        class_names: Sequence[str],
+        items: Sequence[Item],
+        store: PixelStore,
+        thumbnails: Pixels,
+        positions: npt.NDArray[np.int64] | None = None,
+    ) -> None:
+        self.class_names = tuple(class_names)
+        self.items = tuple(items)
+        self.thumbnails = thumbnails
+        self._store = store
+        self._positions = np.arange(len(self.items)) if positions is None else positions
+
+    @classmethod
+    def from_array(
+        cls,
+        pixels: Pixels,
+        *,
+        class_names: Sequence[str],
+        labels: Sequence[int] | npt.NDArray[np.integer],
+        name: str,
+    ) -> Self:
+        """Images of one size that are already in memory.
+
+        Args:
+            pixels: uint8 (N, H, W, 3), or (N, H, W) for grey ones.
+            class_names: Class names, in the order of the labels.
+            labels: (N,), positions in `class_names`.
+            name: Image i is called ``name/i``.
+        """
+        store = ArrayStore(pixels)
+        thumbnails = np.empty((len(pixels), THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), np.uint8)
+        items = []
+        for index, label in enumerate(labels):
+            image = store.load(index)
+            thumbnails[index] = thumbnail(image)
+            items.append(
+                Item(id=image_id(image), label=int(label), group="", name=f"{name}/{index}")
+            )
+        return cls(class_names=class_names, items=items, store=store, thumbnails=thumbnails)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Labels of all images, int64 (N,)."""
+        return np.fromiter((item.label for item in self.items), np.int64, len(self.items))
+
+    def load(self, index: int) -> Pixels:
+        """Pixels of image `index`: uint8 (H, W, 3), upright, as decoded. Do not write to them."""
+        return self._store.load(int(self._positions[index]))
+
+    def subset(self, indices: Sequence[int] | npt.NDArray[np.integer]) -> ImageSet:
+        """The images at `indices`, in that order; pixels are shared, not copied."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        return ImageSet(
+            class_names=self.class_names,
+            items=[self.items[index] for index in chosen],
+            store=self._store,
+            thumbnails=self.thumbnails[chosen],
+            positions=self._positions[chosen],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSource:
+    """A data set as it was opened.
+
+    Attributes:
+        name: Name of the folder or of the packaged data set.
+        train: Images to split into training, validation and calibration (and test).
+        test: The data set's own test images, or None where it has none.
+        skipped: Files that could not be read (only with ``skip_unreadable``).
+        ignored: Number of files in class folders that are not of an accepted image type.
+    """
+
+    name: str
+    train: ImageSet
+    test: ImageSet | None
+    skipped: tuple[Skipped, ...] = ()
+    ignored: int = 0
