@@ -1,0 +1,1 @@
+"""Why an answer was given: heatmaps that add up to it, and their drawings."""
