@@ -9,7 +9,7 @@ Shapes: B batch, N images, S x S pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,11 +22,13 @@ from ibinn.errors import ConfigError
 from ibinn.images import Preprocessing
 from training.augment import AugmentConfig, augment
 from training.image_set import ImageSet, Pixels
+from training.jpeg import finisher
 
 CACHE_BYTES = 2 * 2**30
 """Images cropped and resized to the network's side are kept in memory up to this size."""
 
 _PREFETCHED_BATCHES = 4
+_COMPARED = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,18 +141,24 @@ class _Variations(Dataset[Tensor]):
         self._config = config
         self._seed = seed
         self._fitted = _fit_all(image_set, preprocessing)
+        self._finish: Callable[[Pixels], Pixels] | None = None  # chosen on the first batch
 
     def __len__(self) -> int:
         return len(self._images)
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Tensor:
+        if self._finish is None:
+            compared = (self._vary(*key) for key in keys[:_COMPARED])
+            self._finish = finisher(self._preprocessing, compared)
         side = self._preprocessing.config.side
         batch = np.empty((len(keys), side, side, 3), np.uint8)
-        for row, (epoch, index) in enumerate(keys):
-            rng = np.random.default_rng([self._seed, epoch, index])
-            varied = augment(self._fit(index), self._config, rng)
-            batch[row] = self._preprocessing.finish(varied)
+        for row, key in enumerate(keys):
+            batch[row] = self._finish(self._vary(*key))
         return torch.from_numpy(batch)
+
+    def _vary(self, epoch: int, index: int) -> Pixels:
+        rng = np.random.default_rng([self._seed, epoch, index])
+        return augment(self._fit(index), self._config, rng)
 
     def _fit(self, index: int) -> Pixels:
         if self._fitted is not None:
