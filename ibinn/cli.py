@@ -258,9 +258,12 @@ def explain(
             except _IMAGE_ERRORS as error:
                 _complain(error, image=image)
                 raise typer.Exit(1) from error
-        from ibinn.explain.drawing import explanation_sheet
+        from ibinn.decoding import Limits, open_image
+        from ibinn.explain.drawing import SheetRow, explanation_sheet
 
-        explanation_sheet([(image.name, explanation)]).save(out, format="PNG")
+        original = open_image(image, Limits()).pixels
+        row = SheetRow(title=image.name, explanation=explanation, original=original)
+        explanation_sheet([row]).save(out, format="PNG")
         console.print(prediction_block(str(image), explanation.prediction))
         for heatmap in explanation.heatmaps:
             console.print(

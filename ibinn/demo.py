@@ -27,7 +27,9 @@ from rich.console import Console
 from rich.text import Text
 
 from ibinn.client import Client
+from ibinn.decoding import Limits, open_image
 from ibinn.errors import IbinnError, UnavailableError
+from ibinn.explain.drawing import SheetRow, explanation_sheet
 from ibinn.rendering import predictions_table
 from ibinn.samples import Sample, SampleKind, all_samples
 from ibinn.types import Explanation, Prediction, Verdict
@@ -152,11 +154,16 @@ def running_server(*, ready_within_s: float = READY_WITHIN_S) -> Iterator[str]:
 
 def write_sheet(answers: Sequence[Answer], path: Path) -> None:
     """Write a PNG with each image, its classes, verdict with reason, and heatmap."""
-    from ibinn.explain.drawing import explanation_sheet
-
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet = explanation_sheet([(_title(answer.sample), answer.explanation) for answer in answers])
-    sheet.save(path, format="PNG")
+    rows = [
+        SheetRow(
+            title=_title(answer.sample),
+            explanation=answer.explanation,
+            original=open_image(answer.sample.data, Limits()).pixels,
+        )
+        for answer in answers
+    ]
+    explanation_sheet(rows).save(path, format="PNG")
 
 
 def shortcomings(answers: Sequence[Answer]) -> list[str]:

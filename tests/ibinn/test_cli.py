@@ -36,6 +36,7 @@ from ibinn.rendering import (
     predictions_table,
     printable,
 )
+from ibinn.samples import noise
 from ibinn.types import (
     Explanation,
     Heatmap,
@@ -292,9 +293,10 @@ def test_model_is_described_as_text_and_as_json(classifier: StubClassifier) -> N
 
 
 def test_explain_writes_a_png(classifier: StubClassifier, folder: Path) -> None:
-    pytest.importorskip("ibinn.explain.drawing")
     out = folder / "heatmaps.png"
-    result = ibinn("explain", folder / "good.jpg", "--out", out, "--class", "dog")
+    image = folder / "picture.png"
+    image.write_bytes(noise(side=48).data)
+    result = ibinn("explain", image, "--out", out, "--class", "dog")
     assert result.exit_code == 0, result.output
     assert out.read_bytes().startswith(b"\x89PNG")
     assert "heatmap of dog: adds up to log q = -0.4800 nats" in result.stdout
@@ -362,15 +364,23 @@ def test_bar_is_exact_to_an_eighth_of_a_cell(share: float, cells: str) -> None:
     assert bar(share, 4).plain == cells.ljust(4)
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("classify", "--help")])
-def test_help_imports_no_torch(arguments: tuple[str, ...]) -> None:
-    code = (
-        "import sys; from ibinn import cli; sys.argv = ['ibinn', *sys.argv[1:]]\n"
-        "try: cli.main()\n"
-        "finally: assert 'torch' not in sys.modules and 'grpc' not in sys.modules"
-    )
+def test_help_and_server_mode_import_no_torch() -> None:
+    code = """if True:
+        import sys
+        from ibinn import cli
+        import ibinn.client
+
+        for arguments in (["--help"], ["--version"], ["classify", "--help"]):
+            sys.argv = ["ibinn", *arguments]
+            try:
+                cli.main()
+            except SystemExit as end:
+                assert end.code == 0
+        assert "torch" not in sys.modules
+    """
     result = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
     )
     assert (result.returncode, result.stderr) == (0, "")
-    assert "ibinn" in result.stdout.lower()
+    assert "BUNDLE" in result.stdout
+    assert "IMAGE..." in result.stdout

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 
 from ibinn import demo
 from ibinn.errors import UnavailableError
-from ibinn.samples import Sample, SampleKind
+from ibinn.samples import Sample, SampleKind, noise
 from ibinn.types import Explanation, Heatmap, Verdict
 from tests.ibinn.answers import make_prediction
 
@@ -110,6 +112,19 @@ def test_a_server_that_does_not_get_ready_is_reported_with_its_words(
         demo.running_server(ready_within_s=0.5 if "pause" in code else 30.0),
     ):
         pytest.fail("there is no server")
+
+
+def test_importing_the_demo_imports_no_torch() -> None:
+    code = "import sys, ibinn.demo; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_the_sheet_is_written_as_a_png(tmp_path: Path) -> None:
+    answer = GOOD[0]
+    sample = dataclasses.replace(answer.sample, data=noise().data)
+    path = tmp_path / "out" / "demo.png"
+    demo.write_sheet([dataclasses.replace(answer, sample=sample)], path)
+    assert path.read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_failing_demo_says_so_in_its_last_line_and_code(
