@@ -21,7 +21,7 @@ setup: $(STAMP) ## build .venv with the commands ibinn, ibinn-serve, ibinn-train
 # uv resolves torch and torchvision as the pair that constraints.txt names, and installs in parallel.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, {sys.executable} is {v.major}.{v.minor}; run: make PYTHON=/path/to/python3.11")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --editable '.[$(EXTRAS)]' --constraint constraints.txt
 	@touch $@
