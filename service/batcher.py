@@ -143,6 +143,8 @@ class Batcher(Generic[K, T, R]):
         start = self._clock()
         try:
             values = await self._compute(batch[0].key, [entry.item for entry in batch])
+            if len(values) != len(batch):
+                raise RuntimeError(f"{len(values)} results for {len(batch)} items")
         except Exception as error:  # noqa: BLE001 - it belongs to the requests, not to the loop
             for entry in batch:
                 if not entry.future.done():

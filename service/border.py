@@ -64,9 +64,7 @@ class Border(grpc.aio.ServerInterceptor):
             except asyncio.CancelledError:
                 # gRPC cancels the call when its caller hangs up or has waited long enough.
                 expired = context.time_remaining() == 0
-                code = (
-                    grpc.StatusCode.DEADLINE_EXCEEDED if expired else grpc.StatusCode.CANCELLED
-                )
+                code = grpc.StatusCode.DEADLINE_EXCEEDED if expired else grpc.StatusCode.CANCELLED
                 self._monitor.rejection("EXPIRED" if expired else "CANCELLED")
                 raise
             except Exception as error:  # noqa: BLE001 - the border: nothing may leave unmapped

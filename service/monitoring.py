@@ -72,6 +72,9 @@ class Monitor:
             "Requests being decoded, waiting and being computed.",
             registry=self.registry,
         )
+        self._waiting = Gauge(
+            "ibinn_waiting_images", "Images that wait for their batch.", registry=self.registry
+        )
         self._verdicts = Counter(
             "ibinn_verdicts", "Answers by verdict.", ("verdict",), registry=self.registry
         )
@@ -139,9 +142,10 @@ class Monitor:
             self._tests.labels(test.name)
             self._flags.labels(test.name)
 
-    def watch_pending(self, pending: Callable[[], int]) -> None:
-        """Reads the number of pending requests whenever it is asked for."""
+    def watch(self, *, pending: Callable[[], int], waiting: Callable[[], int]) -> None:
+        """Reads these numbers whenever they are asked for."""
         self._pending.set_function(pending)
+        self._waiting.set_function(waiting)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -104,7 +104,7 @@ class Predictor:
         self._batcher: Batcher[_Classify | _Explain, PreparedImage, Prediction | Explanation] = (
             Batcher(self._compute, max_batch_size=max_batch_size, on_batch=monitor.batch)
         )
-        monitor.watch_pending(lambda: self._pending)
+        monitor.watch(pending=lambda: self._pending, waiting=lambda: self.waiting)
 
     @property
     def info(self) -> ModelInfo:
@@ -114,6 +114,11 @@ class Predictor:
             NotServingError: There is none yet, or the server is stopping.
         """
         return self._serving().info
+
+    @property
+    def waiting(self) -> int:
+        """Number of images that wait for their batch."""
+        return self._batcher.waiting
 
     async def load(self, load: Callable[[], Classifier]) -> ModelInfo:
         """Runs `load` in the inference thread and serves what it returns.

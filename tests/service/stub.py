@@ -1,0 +1,238 @@
+"""A classifier without a network: real decoding, made-up answers, a gate to hold it."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ibinn.decoding import DecodedImage, Limits, decode
+from ibinn.types import (
+    ClassScore,
+    ConformalSet,
+    Explanation,
+    Group,
+    Heatmap,
+    InputInfo,
+    ModelInfo,
+    ObservedAccuracy,
+    Prediction,
+    Region,
+    TestInfo,
+    TestKind,
+    TestResult,
+    Verdict,
+    Versions,
+)
+
+CLASSES = ("cat", "dog", "ship")
+VERSIONS = Versions(
+    weights="a" * 64, calibration="b" * 64, policy="c" * 64, taxonomy="animals-1", software="0.1.0"
+)
+INFO = ModelInfo(
+    name="stub",
+    classes=CLASSES,
+    versions=VERSIONS,
+    architecture="none",
+    parameters=12_345,
+    input_side=8,
+    max_bytes=100_000,
+    max_pixels=1_000_000,
+    max_side=4000,
+    formats=("JPEG", "PNG"),
+    calibrated=True,
+    calibration_count=2500,
+    temperature=1.25,
+    alpha=0.01,
+    conformal_coverage=0.95,
+    tests=(
+        TestInfo(
+            name="log_q_x.typicality",
+            group=Group.PIXEL,
+            kind=TestKind.TYPICALITY,
+            alpha=0.01,
+            smallest_p=1 / 2501,
+            miss_rates=(("digits", 0.01, 0.25), ("noise", 0.05, 0.0)),
+            auroc=(("digits", 0.97),),
+        ),
+        TestInfo(
+            name="combined",
+            group=Group.COMBINED,
+            kind=TestKind.HIGH_IS_UNUSUAL,
+            alpha=0.01,
+            smallest_p=1 / 2501,
+        ),
+    ),
+    metrics=(("top1", 0.79), ("bits_per_dim", 4.5)),
+    intended_use="tests",
+    training_data="none",
+    explainable=True,
+)
+
+
+def make_test(
+    name: str,
+    *,
+    group: Group = Group.PIXEL,
+    kind: TestKind = TestKind.TYPICALITY,
+    p: float | None = 0.5,
+    flagged: bool = False,
+) -> TestResult:
+    return TestResult(
+        name=name,
+        group=group,
+        kind=kind,
+        statistic=-1234.5,
+        p_value=p,
+        p_adjusted=None if p is None else min(1.0, 2 * p),
+        smallest_p=1 / 2501,
+        alpha=0.01,
+        flagged=flagged,
+    )
+
+
+def make_prediction(**changes: Any) -> Prediction:
+    prediction = Prediction(
+        classes=(
+            ClassScore(
+                index=1,
+                name="dog",
+                probability=0.7,
+                raw_probability=0.8,
+                log_likelihood=-99.5,
+                p_value=0.25,
+            ),
+            ClassScore(
+                index=0, name="cat", probability=0.3, raw_probability=0.2, log_likelihood=-100.5
+            ),
+        ),
+        entropy=0.61,
+        temperature=1.25,
+        bits_per_dim=4.4,
+        conformal=ConformalSet(classes=("dog",), target_coverage=0.95, measured_coverage=0.948),
+        tests=(
+            make_test("log_q_x.typicality"),
+            make_test("log_q_z.two_tailed", group=Group.STYLE, kind=TestKind.TWO_TAILED),
+            make_test("log_q_z_c.low", group=Group.SEMANTIC, kind=TestKind.LOW_IS_UNUSUAL),
+        ),
+        combined=make_test("combined", group=Group.COMBINED, kind=TestKind.HIGH_IS_UNUSUAL),
+        verdict=Verdict.NOT_FLAGGED,
+        reason="nothing unusual was found",
+        observed_accuracy=ObservedAccuracy(accuracy=0.9, low=0.85, high=0.94, count=210),
+        versions=VERSIONS,
+        calibration_count=2500,
+        input=InputInfo(
+            width=640,
+            height=480,
+            format="PNG",
+            sha256_bytes="d" * 64,
+            sha256_pixels="e" * 64,
+            region=Region(left=80, top=0, width=480, height=480),
+            reductions=("cropped to a square", "resized to 8 × 8"),
+        ),
+    )
+    return dataclasses.replace(prediction, **changes)
+
+
+NOT_CALIBRATED = make_prediction(
+    conformal=None,
+    tests=(make_test("log_q_x.typicality", p=None),),
+    combined=None,
+    verdict=Verdict.NOT_ASSESSED,
+    observed_accuracy=None,
+    calibration_count=0,
+)
+UNKNOWN = make_prediction(
+    tests=(make_test("log_q_x.typicality", p=0.0004, flagged=True),),
+    combined=make_test("combined", group=Group.COMBINED, p=0.0004, flagged=True),
+    verdict=Verdict.UNKNOWN,
+    reason="unlike every calibration image",
+    observed_accuracy=None,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StubImage:
+    """Stands for `ibinn.images.PreparedImage`."""
+
+    decoded: DecodedImage
+
+
+class StubClassifier:
+    """Answers `prediction` to every image.
+
+    `gate` holds the inference thread while it is closed; `entered` is set when a batch begins.
+    """
+
+    def __init__(
+        self, prediction: Prediction | None = None, *, info: ModelInfo = INFO, error: Any = None
+    ) -> None:
+        self.prediction = make_prediction() if prediction is None else prediction
+        self.info = info
+        self.limits = Limits(
+            max_bytes=info.max_bytes, max_pixels=info.max_pixels, max_side=info.max_side
+        )
+        self.error: Exception | None = error
+        self.batches: list[tuple[str, int]] = []
+        self.threads: set[str] = set()
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+
+    @property
+    def batch_sizes(self) -> list[int]:
+        return [size for _, size in self.batches]
+
+    def prepare(self, image: bytes) -> Any:
+        return StubImage(decode(image, self.limits))
+
+    def assess(self, prepared: Sequence[Any]) -> list[Prediction]:
+        self._begin("assess", len(prepared))
+        return [self._answer(image) for image in prepared]
+
+    def explain_prepared(
+        self, prepared: Sequence[Any], classes: Sequence[str] | None = None
+    ) -> list[Explanation]:
+        self._begin("explain", len(prepared))
+        values = np.linspace(-1.0, 1 / 3, 12).reshape(3, 4)
+        seen = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
+        heatmaps = tuple(
+            Heatmap(
+                class_name=name,
+                values=values,
+                log_posterior=float(values.sum()),
+                completeness_error=1e-12,
+            )
+            for name in classes or CLASSES
+        )
+        return [
+            Explanation(prediction=self._answer(image), heatmaps=heatmaps, image=seen)
+            for image in prepared
+        ]
+
+    def _begin(self, what: str, size: int) -> None:
+        self.batches.append((what, size))
+        self.threads.add(threading.current_thread().name)
+        self.entered.set()
+        if not self.gate.wait(timeout=30):
+            raise RuntimeError("the test did not open the gate")
+        if self.error is not None:
+            raise self.error
+
+    def _answer(self, image: StubImage) -> Prediction:
+        # The hash ties an answer to its image, so that a mix-up inside a batch shows.
+        seen = dataclasses.replace(self.prediction.input, sha256_bytes=image.decoded.sha256_bytes)
+        return dataclasses.replace(self.prediction, input=seen)
+
+
+def png(value: int = 0, *, width: int = 4, height: int = 4) -> bytes:
+    """A small PNG, different for every value."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), (value % 256, value // 256, 7)).save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -1,0 +1,169 @@
+"""Answers come through the wire whole."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import re
+import uuid
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ibinn.client import Client
+from ibinn.errors import ImageError, InternalServerError
+from ibinn.types import Group, Prediction, TestKind, Verdict
+from ibinn.v1 import answer_pb2
+from service import converters
+from tests.service.running import running
+from tests.service.stub import (
+    INFO,
+    NOT_CALIBRATED,
+    UNKNOWN,
+    StubClassifier,
+    make_prediction,
+    make_test,
+    png,
+)
+
+
+def without_receipt(prediction: Prediction, like: Prediction) -> Prediction:
+    """The prediction as the stub holds it: no receipt, the stub's own input hash."""
+    return dataclasses.replace(prediction, receipt=None, input=like.input)
+
+
+@pytest.mark.parametrize(
+    "prediction",
+    [
+        make_prediction(),
+        NOT_CALIBRATED,
+        UNKNOWN,
+        make_prediction(verdict=Verdict.AMBIGUOUS),
+        make_prediction(tests=tuple(make_test(kind.name, kind=kind) for kind in TestKind)),
+        make_prediction(tests=tuple(make_test(group.name, group=group) for group in Group)),
+    ],
+    ids=["not_flagged", "not_calibrated", "unknown", "ambiguous", "all_kinds", "all_groups"],
+)
+async def test_client_returns_the_prediction_that_the_model_gave(prediction: Prediction) -> None:
+    async with running(StubClassifier(prediction)) as run:
+        answer = await run.client.classify(png())
+    assert without_receipt(answer, prediction) == prediction
+
+
+async def test_answer_has_a_receipt_with_record_id_time_and_timing() -> None:
+    before = datetime.now(UTC) - timedelta(milliseconds=1)
+    async with running() as run:
+        first, second = [(await run.client.classify(png())).receipt for _ in range(2)]
+    assert first is not None
+    assert second is not None
+    assert uuid.UUID(hex=first.record_id).version == 4
+    assert re.fullmatch("[0-9a-f]{32}", first.record_id)
+    assert first.record_id != second.record_id
+    assert before <= first.received_time <= second.received_time <= datetime.now(UTC)
+    timing = first.timing
+    assert timing.batch_size == 1
+    assert min(timing.prepare_s, timing.queue_s, timing.compute_s) >= 0
+    assert timing.prepare_s + timing.queue_s + timing.compute_s <= timing.total_s
+
+
+async def test_explanation_comes_through_bit_by_bit() -> None:
+    async with running() as run:
+        answer = await run.client.explain(png(), classes=["ship", "cat"])
+        expected = run.stub.explain_prepared([run.stub.prepare(png())], ["ship", "cat"])[0]
+    assert [heatmap.class_name for heatmap in answer.heatmaps] == ["ship", "cat"]
+    for got, want in zip(answer.heatmaps, expected.heatmaps, strict=True):
+        np.testing.assert_array_equal(got.values, want.values)
+        assert (got.log_posterior, got.completeness_error) == (
+            want.log_posterior,
+            want.completeness_error,
+        )
+    np.testing.assert_array_equal(answer.image, expected.image)
+    assert answer.image.dtype == np.uint8
+    assert answer.prediction.receipt is not None
+    assert dataclasses.replace(answer.prediction, receipt=None) == expected.prediction
+
+
+async def test_explain_without_classes_lets_the_model_choose() -> None:
+    async with running() as run:
+        answer = await run.client.explain(png())
+    assert [heatmap.class_name for heatmap in answer.heatmaps] == list(INFO.classes)
+
+
+async def test_model_info_comes_through_whole() -> None:
+    async with running() as run:
+        assert await run.client.model() == INFO
+
+
+async def test_synchronous_client_gives_the_same_answers() -> None:
+    def ask(target: str) -> None:
+        with Client(target, timeout_s=20) as client:
+            assert client.model() == INFO
+            prediction = client.classify(png())
+            assert without_receipt(prediction, make_prediction()) == make_prediction()
+            assert client.explain(png(), classes=["dog"]).heatmaps[0].class_name == "dog"
+
+    async with running() as run:
+        await asyncio.to_thread(ask, run.addresses.grpc)
+
+
+async def test_client_takes_bytes_paths_pil_images_and_arrays(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    path.write_bytes(png())
+    images = [
+        png(),
+        path,
+        str(path),
+        Image.new("RGB", (4, 4)),
+        np.zeros((4, 4, 3), np.uint8),
+        np.zeros((4, 4), np.uint8),
+    ]
+    async with running() as run:
+        for image in images:
+            assert (await run.client.classify(image)).top.name == "dog"
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ("no/such/file.png", "cannot read image no/such/file.png"),
+        (np.zeros((4, 4, 3), np.float32), "array of float32"),
+        (np.zeros((2, 4, 4, 3), np.uint8), r"\(2, 4, 4, 3\) is not one image"),
+        (Image.new("CMYK", (4, 4)), "mode CMYK"),
+    ],
+)
+def test_client_names_an_image_that_it_cannot_send(image: object, message: str) -> None:
+    with Client("localhost:1") as client, pytest.raises(ImageError, match=message):
+        client.classify(image)  # type: ignore[arg-type]
+
+
+async def test_out_of_distribution_is_an_answer() -> None:
+    async with running(StubClassifier(UNKNOWN)) as run:
+        answer = await run.client.classify(png())
+        assert run.metric("ibinn_requests_total", method="Classify", code="OK") == 1
+    assert answer.verdict is Verdict.UNKNOWN
+    assert answer.observed_accuracy is None
+
+
+def test_client_does_not_take_a_verdict_it_does_not_know_for_another() -> None:
+    from ibinn.client import answers
+
+    message = converters.classification(make_prediction())
+    message.verdict = 99  # type: ignore[assignment]
+    with pytest.raises(InternalServerError, match="verdict number 99"):
+        answers.prediction(message)
+
+
+@pytest.mark.parametrize(
+    ("ours", "wire", "prefix"),
+    [
+        (Verdict, answer_pb2.Verdict, "VERDICT_"),
+        (Group, answer_pb2.TestGroup, "TEST_GROUP_"),
+        (TestKind, answer_pb2.TestKind, "TEST_KIND_"),
+    ],
+)
+def test_every_name_has_a_number_on_the_wire(ours: type, wire: object, prefix: str) -> None:
+    names = {prefix + member.name for member in ours}  # type: ignore[attr-defined]
+    assert names | {prefix + "UNSPECIFIED"} == set(wire.keys())  # type: ignore[attr-defined]
