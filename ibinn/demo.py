@@ -35,7 +35,7 @@ from ibinn.samples import Sample, SampleKind, all_samples
 from ibinn.types import Explanation, Prediction, Verdict
 
 OUT = Path("out/demo.png")
-READY_WITHIN_S = 90.0
+READY_WITHIN_S = 180.0
 STOPPED_WITHIN_S = 15.0
 CALL_WITHIN_S = 60.0
 LARGEST_COMPLETENESS_ERROR = 1e-3

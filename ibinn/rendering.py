@@ -113,7 +113,7 @@ def prediction_block(name: str, prediction: Prediction) -> RenderableType:
         verdict_text(prediction.verdict), "  ", printable(prediction.reason), no_wrap=False
     )
     body = Lines(sentence, "", classes, "", figures)
-    return Lines(head, Padding(body, (0, 0, 1, 2)))
+    return Lines(head, Padding(body, (0, 0, 1, 2), expand=False))
 
 
 def predictions_table(answers: Sequence[tuple[str, Prediction]]) -> RenderableType:
@@ -156,7 +156,7 @@ def model_block(info: ModelInfo) -> RenderableType:
     versions = info.versions
     network = f"{info.architecture}, {info.parameters:,} parameters, input {info.input_side}×"
     accepts = (
-        f"{', '.join(info.formats)}; at most {info.max_bytes / 2**20:g} MiB, "
+        f"{', '.join(info.formats)}; at most {info.max_bytes / 2**20:.3g} MiB, "
         f"{info.max_pixels / 1e6:g} megapixels, {info.max_side:,} pixels per side"
     )
     rows = [
@@ -176,15 +176,21 @@ def model_block(info: ModelInfo) -> RenderableType:
         facts.add_row(label, Text(printable(value)))
     parts: list[RenderableType] = [
         Text(printable(info.name), style="bold"),
-        Padding(facts, (0, 0, 1, 2)),
+        Padding(facts, (0, 0, 1, 2), expand=False),
     ]
     if info.metrics:
         metrics = Table.grid(padding=(0, 2))
         for name, measured in info.metrics:
             metrics.add_row(Text(printable(name), style="dim"), f"{measured:.4g}")
-        parts += [Text("measured on the test images", style="bold"), Padding(metrics, (0, 0, 1, 2))]
+        parts += [
+            Text("measured on the test images", style="bold"),
+            Padding(metrics, (0, 0, 1, 2), expand=False),
+        ]
     if info.tests:
-        parts += [Text("tests", style="bold"), Padding(_tests_table(info.tests), (0, 0, 0, 2))]
+        parts += [
+            Text("tests", style="bold"),
+            Padding(_tests_table(info.tests), (0, 0, 0, 2), expand=False),
+        ]
     return Lines(*parts)
 
 

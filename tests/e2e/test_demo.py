@@ -28,7 +28,7 @@ def test_the_demo_ends_by_itself_with_its_line_and_its_picture(tmp_path: Path) -
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=280,
     )
 
     assert result.returncode == 0, result.stdout + result.stderr
