@@ -171,9 +171,9 @@ def open_source(
 
 def load_classifier(path: Path | None, alpha: float | None) -> TrustedClassifier:
     """The classifier of the bundle at ``path``, or of the embedded bundle."""
-    from ibinn import bundle
+    from ibinn.bundle import embedded_path, load
 
-    return bundle.load(bundle.embedded_path() if path is None else path, alpha=alpha)
+    return load(embedded_path() if path is None else path, alpha=alpha)
 
 
 def _print_version(requested: bool) -> None:
@@ -291,10 +291,13 @@ def verify(
 ) -> None:
     """Check that every file of BUNDLE has the hash that its manifest states."""
     with _reported_errors():
-        from ibinn import bundle as bundles
+        from ibinn.manifest import verify as verify_files
 
-        manifest = bundles.verify(bundle)
-        typer.echo(f"{bundle}: intact, {manifest.name}")
+        manifest = verify_files(bundle)
+        typer.echo(
+            f"{bundle}: intact; {len(manifest.files)} files of {manifest.name}, "
+            f"weights {manifest.weights_digest}"
+        )
 
 
 def main() -> None:

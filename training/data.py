@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from ibinn.errors import DataError
+from training.folders import Progress, check_group_by, read_folder
 from training.image_set import DataSource, ImageSet, Item, Skipped, image_id
 from training.sources import (
-    Progress,
-    check_group_by,
     cifar_root,
     mnist_root,
     read_cifar,
     read_digits,
     read_elpv,
-    read_folder,
     read_mnist,
 )
 

@@ -92,9 +92,7 @@ def find_duplicates(ids: Sequence[str], thumbnails: Pixels) -> Duplicates:
         cluster = _components(count, keys[linked])
     apart = cluster[keys[:, 0]] != cluster[keys[:, 1]]
     loosened &= np.isin(np.arange(count), keys[apart].ravel())
-    return Duplicates(
-        cluster=cluster, pairs=keys, distance=distance, loosened=int(loosened.sum())
-    )
+    return Duplicates(cluster=cluster, pairs=keys, distance=distance, loosened=int(loosened.sum()))
 
 
 def _components(count: int, pairs: Indices) -> Indices:

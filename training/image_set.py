@@ -122,6 +122,7 @@ class ImageSet:
         items: One per image.
         store: Where their pixels are.
         thumbnails: uint8 (N, 16, 16, 3), from `thumbnail`.
+        sizes: int32 (N, 2), height and width of each image in pixels.
         positions: int64 (N,), the place of each item in `store`; 0 ... N-1 if not given.
     """
 
@@ -132,11 +133,13 @@ class ImageSet:
         items: Sequence[Item],
         store: PixelStore,
         thumbnails: Pixels,
+        sizes: npt.NDArray[np.int32],
         positions: npt.NDArray[np.int64] | None = None,
     ) -> None:
         self.class_names = tuple(class_names)
         self.items = tuple(items)
         self.thumbnails = thumbnails
+        self.sizes = sizes
         self._store = store
         self._positions = np.arange(len(self.items)) if positions is None else positions
 
@@ -166,7 +169,13 @@ class ImageSet:
             items.append(
                 Item(id=image_id(image), label=int(label), group="", name=f"{name}/{index}")
             )
-        return cls(class_names=class_names, items=items, store=store, thumbnails=thumbnails)
+        return cls(
+            class_names=class_names,
+            items=items,
+            store=store,
+            thumbnails=thumbnails,
+            sizes=np.tile(np.asarray(pixels.shape[1:3], np.int32), (len(items), 1)),
+        )
 
     def __len__(self) -> int:
         return len(self.items)
@@ -188,6 +197,7 @@ class ImageSet:
             items=[self.items[index] for index in chosen],
             store=self._store,
             thumbnails=self.thumbnails[chosen],
+            sizes=self.sizes[chosen],
             positions=self._positions[chosen],
         )
 

@@ -1,10 +1,7 @@
 """Which image serves which purpose: a seeded, stratified split by content.
 
 Every image has one role, and everything that belongs together (exact copies, near-duplicates,
-images of one group) has the same one. The order in which images are dealt out is that of
-sha256(seed, id), so it does not depend on file names or on the order of the files.
-
-Shapes: N images, K classes.
+images of one group) has the same one. How they are dealt out stands in `training.dealing`.
 """
 
 from __future__ import annotations
@@ -12,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -20,21 +17,17 @@ from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from ibinn.errors import ConfigError, DataError
+from training.dealing import deal, keep_together
 from training.duplicates import find_duplicates
-from training.image_set import DataSource, ImageSet, Item
-
-Indices = npt.NDArray[np.int64]
+from training.image_set import DataSource, ImageSet
 
 FORMAT_VERSION = 1
 
 
 class Role(StrEnum):
-    """What an image is used for."""
+    """What an image is used for; training comes first because it gets what the others leave."""
 
     TRAIN = "train"
     VALIDATION = "validation"
@@ -226,16 +219,21 @@ def make_splits(source: DataSource, config: SplitConfig) -> SplitManifest:
             )
     used = np.flatnonzero(~excluded)
     chosen = source.train.subset(used)
-    clusters = keep_together(chosen.items, duplicates_of(chosen))
+    chosen_ids = [item.id for item in chosen.items]
+    clusters = keep_together(
+        [item.group for item in chosen.items],
+        find_duplicates(chosen_ids, chosen.thumbnails).cluster,
+    )
+    shares = config.shares(own_test=source.test is not None)
     roles = deal(
-        [item.id for item in chosen.items],
+        chosen_ids,
         chosen.labels,
         clusters,
-        config.shares(own_test=source.test is not None),
+        [shares.get(role, 0.0) for role in Role],
         seed=config.seed,
     )
     ids: dict[Role, tuple[str, ...]] = {
-        role: tuple(chosen.items[index].id for index in np.flatnonzero(roles == number))
+        role: tuple(chosen_ids[index] for index in np.flatnonzero(roles == number))
         for number, role in enumerate(Role)
     }
     if source.test is not None:
@@ -246,7 +244,7 @@ def make_splits(source: DataSource, config: SplitConfig) -> SplitManifest:
         roles=ids,
         excluded=tuple(items[index].id for index in np.flatnonzero(excluded)),
     )
-    wanted = [Role.TRAIN, *(r for r, s in config.shares(own_test=False).items() if s > 0)]
+    wanted = [Role.TRAIN, *(role for role, share in shares.items() if share > 0)]
     missing = [role for role in wanted if not manifest.roles[role]]
     if missing:
         raise DataError(
@@ -276,128 +274,3 @@ def role_set(source: DataSource, manifest: SplitManifest, role: Role) -> ImageSe
             f"data that the split was made of, or make a new split in a new run folder"
         )
     return images.subset(indices)
-
-
-def duplicates_of(images: ImageSet) -> Indices:
-    """Cluster numbers of exact copies and near-duplicates, int64 (N,)."""
-    return find_duplicates([item.id for item in images.items], images.thumbnails).cluster
-
-
-def keep_together(items: Sequence[Item], clusters: Indices) -> Indices:
-    """Join clusters that share a group: int64 (N,), equal for images that stay together."""
-    first: dict[str, int] = {}
-    edges = [
-        (first.setdefault(item.group, index), index)
-        for index, item in enumerate(items)
-        if item.group
-    ]
-    # Cluster numbers are nodes beside the images: N + cluster.
-    nodes = len(items) + int(clusters.max(initial=0)) + 1
-    grouped = np.asarray(edges, np.int64).reshape(-1, 2)
-    rows = np.concatenate([grouped[:, 0], np.arange(len(items))])
-    columns = np.concatenate([grouped[:, 1], len(items) + clusters])
-    graph = coo_matrix((np.ones(len(rows), np.int8), (rows, columns)), shape=(nodes, nodes))
-    joined = connected_components(graph, directed=False)[1][: len(items)]
-    return np.unique(joined, return_inverse=True)[1].astype(np.int64)
-
-
-def quotas(
-    labels: Indices, shares: Mapping[Role, float], *, class_count: int
-) -> npt.NDArray[np.int64]:
-    """How many images of each class each role should get: int64 (roles, K), rows as in `Role`.
-
-    A role's total is round(share * N); its classes get share * N_y rounded down or up (largest
-    remainders), and every class keeps at least one image for training.
-    """
-    sizes = np.bincount(labels, minlength=class_count)
-    table = np.zeros((len(Role), class_count), np.int64)
-    free = np.maximum(sizes - 1, 0)
-    for number, role in enumerate(Role):
-        share = shares.get(role, 0.0)
-        exact = share * sizes
-        given = np.minimum(np.floor(exact + 1e-9).astype(np.int64), free)
-        missing = round(share * len(labels)) - int(given.sum())
-        remainders = np.where(free > given, exact - given, -1.0)
-        for label in np.argsort(-remainders, kind="stable")[: max(missing, 0)]:
-            given[label] += int(remainders[label] > 0)
-        table[number] = given
-        free = free - given
-    table[list(Role).index(Role.TRAIN)] = sizes - table.sum(axis=0)
-    return table
-
-
-def deal(
-    ids: Sequence[str],
-    labels: Indices,
-    clusters: Indices,
-    shares: Mapping[Role, float],
-    *,
-    seed: int,
-) -> Indices:
-    """Deal images out to roles: int64 (N,), positions in `Role`.
-
-    First the clusters that are large beside a role's quota (over a tenth of it), the largest
-    first, each to the role that lacks the largest share of its quota; then the small ones, each
-    to a role drawn with the roles' shares if it fits there; then single images fill every quota
-    exactly. Large groups can overshoot a quota, but every role gets its turn before any gets a
-    second group.
-
-    Args:
-        ids: N content ids.
-        labels: (N,).
-        clusters: (N,), equal for images that stay together.
-        shares: Share of every role but TRAIN.
-        seed: Seed of the order.
-    """
-    class_count = int(labels.max(initial=0)) + 1
-    target = quotas(labels, shares, class_count=class_count)
-    left = target.copy()
-    totals = target.sum(axis=1)
-    order = np.argsort(np.array([_rank(seed, key) for key in ids], np.uint64), kind="stable")
-    roles = np.full(len(ids), -1, np.int64)
-
-    def give(members: Indices, role: int) -> None:
-        roles[members] = role
-        np.subtract.at(left[role], labels[members], 1)
-
-    sizes = np.bincount(clusters)
-    members: dict[int, list[int]] = {}
-    for index in order[sizes[clusters[order]] > 1]:
-        members.setdefault(int(clusters[index]), []).append(int(index))
-    groups = [np.asarray(indices, np.int64) for indices in members.values()]
-    threshold = totals[totals > 0].min() / 10 if len(ids) else 0.0
-    large = sorted((g for g in groups if len(g) > threshold), key=len, reverse=True)
-    for group in large:
-        give(group, _neediest(left, target, labels[group]))
-    cumulative = np.cumsum(totals / max(totals.sum(), 1))
-    for group in (g for g in groups if len(g) <= threshold):
-        needed = np.bincount(labels[group], minlength=class_count)
-        draw = _rank(seed, "draw " + ids[group[0]]) / 2.0**64
-        role = min(int(np.searchsorted(cumulative, draw, side="right")), len(totals) - 1)
-        fits = bool((left[role] >= needed).all())
-        give(group, role if fits else _neediest(left, target, labels[group]))
-
-    train = list(Role).index(Role.TRAIN)
-    for label in range(class_count):
-        single = order[(roles[order] < 0) & (labels[order] == label)]
-        for role in range(len(totals)):
-            if role != train:
-                taken, single = np.split(single, [max(int(left[role, label]), 0)])
-                give(taken, role)
-        give(single, train)
-    return roles
-
-
-def _neediest(left: npt.NDArray[np.int64], target: Indices, labels: Indices) -> int:
-    """The role that lacks the largest share of its quota in the classes of a cluster."""
-    classes = np.unique(labels)
-    wanted = target[:, classes].sum(axis=1)
-    # A class may have no quota in a small role; the role's own total stands in for it.
-    lacking = np.where(wanted > 0, left[:, classes].sum(axis=1), left.sum(axis=1))
-    wanted = np.where(wanted > 0, wanted, target.sum(axis=1))
-    need = np.where(wanted > 0, lacking / np.maximum(wanted, 1), -np.inf)
-    return int(np.argmax(need))
-
-
-def _rank(seed: int, key: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8], "big")

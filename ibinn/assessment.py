@@ -1,0 +1,386 @@
+"""From evidence to an answer: p-values, conformal set, verdict and its reason.
+
+Shapes: B batch, K classes, T tests, G groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ibinn.classifier import Evidence
+from ibinn.conformal import prediction_set
+from ibinn.ood import p_values as p_value
+from ibinn.ood.registry import Statistic, test_name
+from ibinn.ood.statistics import StatisticContext
+from ibinn.reference import Reference
+from ibinn.types import (
+    ClassScore,
+    ConformalSet,
+    Group,
+    InputInfo,
+    Prediction,
+    TestKind,
+    TestResult,
+    Verdict,
+    Versions,
+)
+
+FloatArray = npt.NDArray[np.float64]
+
+COMBINED = "density_of_states"
+"""Name of the combined test."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Scores:
+    """Numbers of a batch behind the answers.
+
+    Attributes:
+        logits: w_y + z·μ_y - ½‖μ_y‖² (B, K), at T = 1.
+        probabilities: Calibrated posterior (B, K).
+        log_likelihoods: log q(x|y) (B, K), nats.
+        bits_per_dim: (B,).
+        statistics: Value per statistic, (B,) each.
+        p_values: Raw p per single test (B,); empty if not calibrated.
+        combined_score: Minus log-density of states (B,); NaN where not assessed.
+        combined_p: Its p-value (B,); NaN where not assessed.
+        group_p: p-value of each group's marginal density of states (B,).
+        class_p: Class-conditional p-values (B, K), or None if not calibrated.
+        conformal: Membership in the conformal set (B, K), or None if not calibrated.
+        verdicts: One per image.
+    """
+
+    logits: FloatArray
+    probabilities: FloatArray
+    log_likelihoods: FloatArray
+    bits_per_dim: FloatArray
+    statistics: dict[str, FloatArray]
+    p_values: dict[str, FloatArray]
+    combined_score: FloatArray
+    combined_p: FloatArray
+    group_p: dict[str, FloatArray]
+    class_p: FloatArray | None
+    conformal: npt.NDArray[np.bool_] | None
+    verdicts: tuple[Verdict, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Significance:
+    """The settings that an answer is made under.
+
+    Attributes:
+        alpha: Of the verdict's combined test and of each single test.
+        coverage: Target coverage of the conformal sets.
+    """
+
+    alpha: float
+    coverage: float
+
+
+def compute_statistics(
+    evidence: Evidence, statistics: Sequence[Statistic], context: StatisticContext
+) -> dict[str, FloatArray]:
+    """Every statistic of a batch, (B,) float64 each."""
+    with torch.no_grad():
+        return {s.name: s.compute(evidence, context).cpu().numpy() for s in statistics}
+
+
+def group_columns(statistics: Sequence[Statistic]) -> dict[str, list[int]]:
+    """Positions of each group's statistics."""
+    return {
+        group.value: [i for i, s in enumerate(statistics) if s.group is group]
+        for group in (Group.PIXEL, Group.STYLE, Group.SEMANTIC)
+    }
+
+
+def score(
+    evidence: Evidence,
+    *,
+    statistics: Sequence[Statistic],
+    context: StatisticContext,
+    reference: Reference | None,
+    significance: Significance,
+) -> Scores:
+    """Statistics, p-values and verdicts of a batch; a pure function of its arguments."""
+    values = compute_statistics(evidence, statistics, context) if reference else {}
+    temperature = reference.temperature if reference else 1.0
+    log_posterior = evidence.log_posterior(temperature=temperature).cpu().numpy()
+    probabilities = np.exp(log_posterior)
+    count = len(evidence)
+    base = {
+        "logits": evidence.logits.cpu().numpy(),
+        "probabilities": probabilities,
+        "log_likelihoods": evidence.class_log_likelihoods.cpu().numpy(),
+        "bits_per_dim": evidence.bits_per_dim.cpu().numpy(),
+    }
+    nan = np.full(count, np.nan)
+    if reference is None:
+        return Scores(
+            **base,
+            statistics=values,
+            p_values={},
+            combined_score=nan,
+            combined_p=nan,
+            group_p={},
+            class_p=None,
+            conformal=None,
+            verdicts=(Verdict.NOT_ASSESSED,) * count,
+        )
+    singles = {
+        test_name(s.name, kind): p_value.p_values(
+            values[s.name],
+            reference.ranks[test_name(s.name, kind)],
+            kind,
+            centre=reference.centres[s.name] if kind is TestKind.TYPICALITY else None,
+        )
+        for s in statistics
+        for kind in s.kinds
+    }
+    matrix = np.stack([values[s.name] for s in statistics], axis=1)
+    combined = reference.states.score(matrix)
+    combined_p = p_value.p_values(combined, reference.combined, TestKind.HIGH_IS_UNUSUAL)
+    group_p = {
+        group: p_value.p_values(
+            reference.states.score(matrix, columns=columns),
+            reference.groups[group],
+            TestKind.HIGH_IS_UNUSUAL,
+        )
+        for group, columns in group_columns(statistics).items()
+    }
+    distances = evidence.subspaces.class_distances.cpu().numpy()
+    class_p = np.stack(
+        [
+            p_value.p_values(distances[:, k], ranks, TestKind.HIGH_IS_UNUSUAL)
+            if len(ranks)
+            else nan
+            for k, ranks in enumerate(reference.class_distances)
+        ],
+        axis=1,
+    )
+    quantile = reference.quantile(significance.coverage)
+    members = None if quantile is None else _conformal(probabilities, quantile)
+    sizes = np.ones(count, dtype=int) if members is None else members.sum(axis=1)
+    finite = np.isfinite(probabilities).all(axis=1) & np.isfinite(base["bits_per_dim"])
+    return Scores(
+        **base,
+        statistics=values,
+        p_values=singles,
+        combined_score=combined,
+        combined_p=combined_p,
+        group_p=group_p,
+        class_p=class_p,
+        conformal=members,
+        verdicts=tuple(
+            _verdict(p, size, significance.alpha, assessed=ok)
+            for p, size, ok in zip(combined_p, sizes, finite, strict=True)
+        ),
+    )
+
+
+def _conformal(probabilities: FloatArray, quantile: float) -> npt.NDArray[np.bool_]:
+    finite = np.isfinite(probabilities).all(axis=1)
+    members = np.zeros(probabilities.shape, dtype=np.bool_)
+    members[finite] = prediction_set(probabilities[finite], quantile)
+    return members
+
+
+def _verdict(p: float, set_size: int, alpha: float, *, assessed: bool) -> Verdict:
+    if not assessed or not np.isfinite(p):
+        return Verdict.NOT_ASSESSED
+    if p <= alpha:
+        return Verdict.UNKNOWN
+    return Verdict.AMBIGUOUS if set_size >= 2 else Verdict.NOT_FLAGGED
+
+
+def predictions(
+    scores: Scores,
+    inputs: Sequence[InputInfo],
+    *,
+    statistics: Sequence[Statistic],
+    reference: Reference | None,
+    significance: Significance,
+    class_names: Sequence[str],
+    versions: Versions,
+    coverage_measured: float | None,
+) -> list[Prediction]:
+    """Answers for a batch, one per input."""
+    raw = _softmax(scores.logits)
+    adjusted = (
+        p_value.holm(np.stack(list(scores.p_values.values()), axis=1)) if scores.p_values else None
+    )
+    answers = []
+    for i, info in enumerate(inputs):
+        order = np.argsort(-np.nan_to_num(scores.probabilities[i], nan=-1.0), kind="stable")
+        p = scores.probabilities[i]
+        classes = tuple(
+            ClassScore(
+                index=int(k),
+                name=class_names[k],
+                probability=float(p[k]),
+                raw_probability=float(raw[i, k]),
+                log_likelihood=float(scores.log_likelihoods[i, k]),
+                p_value=_maybe(scores.class_p[i, k]) if scores.class_p is not None else None,
+            )
+            for k in order
+        )
+        tests: tuple[TestResult, ...] = ()
+        combined = None
+        conformal = None
+        if reference is not None and adjusted is not None:
+            tests = _test_results(scores, i, statistics, adjusted[i], reference, significance)
+            combined = _combined_result(scores, i, reference, significance)
+            if scores.conformal is not None:
+                conformal = ConformalSet(
+                    classes=tuple(class_names[k] for k in order if scores.conformal[i, k]),
+                    target_coverage=significance.coverage,
+                    measured_coverage=coverage_measured,
+                )
+        verdict = scores.verdicts[i]
+        observed = None
+        if reference is not None and verdict in (Verdict.NOT_FLAGGED, Verdict.AMBIGUOUS):
+            observed = reference.confidence.lookup(classes[0].probability)
+        answers.append(
+            Prediction(
+                classes=classes,
+                entropy=float(-(p * np.log(np.maximum(p, 1e-300))).sum()),
+                temperature=reference.temperature if reference else 1.0,
+                bits_per_dim=float(scores.bits_per_dim[i]),
+                conformal=conformal,
+                tests=tests,
+                combined=combined,
+                verdict=verdict,
+                reason=_reason(
+                    verdict,
+                    scores,
+                    i,
+                    statistics,
+                    tests,
+                    combined,
+                    conformal,
+                    calibrated=reference is not None,
+                ),
+                observed_accuracy=observed,
+                versions=versions,
+                calibration_count=reference.count_b if reference else 0,
+                input=info,
+            )
+        )
+    return answers
+
+
+def _test_results(
+    scores: Scores,
+    i: int,
+    statistics: Sequence[Statistic],
+    adjusted: FloatArray,
+    reference: Reference,
+    significance: Significance,
+) -> tuple[TestResult, ...]:
+    results = []
+    position = 0
+    for s in statistics:
+        for kind in s.kinds:
+            p, p_adjusted = scores.p_values[test_name(s.name, kind)][i], adjusted[position]
+            position += 1
+            results.append(
+                TestResult(
+                    name=test_name(s.name, kind),
+                    group=s.group,
+                    kind=kind,
+                    statistic=float(scores.statistics[s.name][i]),
+                    p_value=_maybe(p),
+                    p_adjusted=_maybe(p_adjusted),
+                    smallest_p=p_value.smallest_p(reference.count_b, kind),
+                    alpha=significance.alpha,
+                    flagged=bool(p_adjusted <= significance.alpha),
+                )
+            )
+    return tuple(results)
+
+
+def _combined_result(
+    scores: Scores, i: int, reference: Reference, significance: Significance
+) -> TestResult:
+    p = scores.combined_p[i]
+    return TestResult(
+        name=COMBINED,
+        group=Group.COMBINED,
+        kind=TestKind.HIGH_IS_UNUSUAL,
+        statistic=float(scores.combined_score[i]),
+        p_value=_maybe(p),
+        p_adjusted=_maybe(p),
+        smallest_p=p_value.smallest_p(reference.count_b, TestKind.HIGH_IS_UNUSUAL),
+        alpha=significance.alpha,
+        flagged=bool(p <= significance.alpha),
+    )
+
+
+_GROUP_WORDS = {
+    "pixel": "its pixels (brightness, noise, compression or detail)",
+    "style": "its style (texture, contrast or layout)",
+    "semantic": "its content (it resembles none of the classes)",
+}
+
+
+def _reason(
+    verdict: Verdict,
+    scores: Scores,
+    i: int,
+    statistics: Sequence[Statistic],
+    tests: Sequence[TestResult],
+    combined: TestResult | None,
+    conformal: ConformalSet | None,
+    *,
+    calibrated: bool,
+) -> str:
+    if verdict is Verdict.NOT_ASSESSED:
+        if not calibrated:
+            return "The model is not calibrated, so nothing can be said about how usual this is."
+        broken = [name for name, values in scores.statistics.items() if not np.isfinite(values[i])]
+        return f"Not finite for this image: {', '.join(broken) or 'the likelihood'}."
+    assert combined is not None and combined.p_value is not None
+    if verdict is Verdict.UNKNOWN:
+        driver, phrase = _driver(scores, i, statistics, tests)
+        return (
+            f"Unlike the calibration images (p = {combined.p_value:.2g} ≤ α = "
+            f"{combined.alpha:g}), above all in {_GROUP_WORDS[driver]}: {phrase}."
+        )
+    if verdict is Verdict.AMBIGUOUS:
+        assert conformal is not None
+        names = conformal.classes
+        listed = (
+            f"{', '.join(names[:-1])} or {names[-1]}"
+            if len(names) <= 4
+            else (f"any of {len(names)} classes, {names[0]} first")
+        )
+        return (
+            f"Nothing unusual was found, but it could be {listed} "
+            f"(set of {conformal.target_coverage:.0%} coverage)."
+        )
+    return f"Nothing unusual was found (p = {combined.p_value:.2g} > α = {combined.alpha:g})."
+
+
+def _driver(
+    scores: Scores, i: int, statistics: Sequence[Statistic], tests: Sequence[TestResult]
+) -> tuple[str, str]:
+    """The group with the smallest p-value, and its most unusual statistic in words."""
+    group = min(scores.group_p, key=lambda name: scores.group_p[name][i])
+    phrases = {s.name: s.phrase for s in statistics}
+    candidates = [t for t in tests if t.group.value == group and t.p_value is not None]
+    worst = min(candidates, key=lambda t: t.p_value if t.p_value is not None else 1.0)
+    return group, phrases[worst.name.rsplit(".", 1)[0]]
+
+
+def _maybe(p: float) -> float | None:
+    return float(p) if np.isfinite(p) else None
+
+
+def _softmax(logits: FloatArray) -> FloatArray:
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    result: FloatArray = shifted / shifted.sum(axis=1, keepdims=True)
+    return result

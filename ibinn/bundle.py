@@ -1,0 +1,285 @@
+"""Model bundles: a folder with manifest, weights, reference scores and report. No pickle.
+
+manifest.json           what the model is, sha256 of every other file
+weights.safetensors     network and mixture
+reference.safetensors   calibration; absent if not calibrated
+report.html, report.json
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ibinn import __version__, manifest, reference
+from ibinn.assessment import COMBINED, Significance
+from ibinn.classifier import GenerativeClassifier
+from ibinn.errors import BundleError, BundleFormatError, ConfigError, IbinnError
+from ibinn.flow.architectures import from_dict as architecture_from_dict
+from ibinn.images import FORMATS, Limits, Preprocessing, PreprocessingConfig
+from ibinn.latent import GaussianMixture, MixtureConfig
+from ibinn.manifest import Manifest, verify
+from ibinn.ood import p_values
+from ibinn.ood.registry import statistics_of, test_name
+from ibinn.reference import Reference
+from ibinn.trusted import TrustedClassifier
+from ibinn.types import Group, ModelInfo, TestInfo, TestKind, Versions
+
+__all__ = ["Manifest", "embedded_path", "load", "round_subnetworks", "save", "verify"]
+
+WEIGHTS = "weights.safetensors"
+REFERENCE = "reference.safetensors"
+
+
+def embedded_path() -> Path:
+    """Path of the model that comes with the package.
+
+    Raises:
+        BundleNotFoundError: This installation has none.
+    """
+    path = Path(__file__).parent / "models" / "cifar10-small"
+    manifest.read(path)
+    return path
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    alpha: float | None = None,
+    device: str | torch.device = "cpu",
+    limits: Limits | None = None,
+) -> TrustedClassifier:
+    """Load a bundle after checking every file's sha256.
+
+    Args:
+        path: The bundle's folder.
+        alpha: Significance of the verdict; None: the bundle's own.
+        device: Where to compute.
+        limits: Largest images accepted; None: the defaults.
+
+    Raises:
+        BundleNotFoundError: There is no bundle at the path.
+        BundleFormatError: Another format version, or a missing or malformed entry.
+        BundleIntegrityError: A file is not the one that was written.
+        AlphaTooSmallError: α is below the smallest p-value that the calibration can give.
+    """
+    folder = Path(path)
+    found = verify(folder)
+    model = _load_model(found, folder)
+    calibration = _load_reference(found, folder)
+    settings = Significance(
+        alpha=found.alpha if alpha is None else alpha, coverage=found.conformal_coverage
+    )
+    if calibration is not None:
+        p_values.check_alpha(settings.alpha, calibration.count_b, TestKind.HIGH_IS_UNUSUAL)
+    elif not 0.0 < settings.alpha < 1.0:
+        raise ConfigError(f"significance α is {settings.alpha:g}; expected a number in (0, 1)")
+    return assemble(
+        found, model, calibration, settings=settings, device=device, limits=limits or Limits()
+    )
+
+
+def assemble(
+    found: Manifest,
+    model: GenerativeClassifier,
+    calibration: Reference | None,
+    *,
+    settings: Significance,
+    device: str | torch.device = "cpu",
+    limits: Limits | None = None,
+) -> TrustedClassifier:
+    """A classifier from its parts, as `load` does it from files."""
+    limits = limits or Limits()
+    model = model.to(device=device, memory_format=torch.channels_last).eval()
+    model.requires_grad_(requires_grad=False)
+    preprocessing = Preprocessing(PreprocessingConfig.from_dict(found.preprocessing))
+    return TrustedClassifier(
+        model=model,
+        preprocessing=preprocessing,
+        reference=calibration,
+        significance=settings,
+        info=_model_info(found, model, calibration, settings, preprocessing, limits),
+        limits=limits,
+        coverage_measured=found.metrics.get("conformal_coverage_measured"),
+    )
+
+
+def save(
+    found: Manifest,
+    model: GenerativeClassifier,
+    calibration: Reference | None,
+    folder: Path,
+    *,
+    extra: Mapping[str, str] | None = None,
+) -> Manifest:
+    """Write a bundle; the manifest comes last, so that a half-written one is never valid.
+
+    Args:
+        found: What the model is; its ``files`` are filled in here.
+        model: The model, on any device. Convolution and linear weights of subnetworks are
+            stored in float16 where that loses nothing (see `round_subnetworks`).
+        calibration: Reference scores, or None.
+        folder: Where to; created if need be.
+        extra: Further text files by name, such as ``report.html``.
+
+    Returns:
+        The manifest that was written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / manifest.FILE).unlink(missing_ok=True)
+    save_file(_stored_state(model), folder / WEIGHTS)
+    names = [WEIGHTS]
+    if calibration is not None:
+        save_arrays(reference.to_arrays(calibration), folder / REFERENCE)
+        names.append(REFERENCE)
+    for name, text in (extra or {}).items():
+        (folder / name).write_text(text, encoding="utf-8")
+        names.append(name)
+    written = replace(found, files={n: manifest.file_sha256(folder / n) for n in names})
+    manifest.write(written, folder)
+    return written
+
+
+@torch.no_grad()
+def round_subnetworks(model: GenerativeClassifier) -> None:
+    """Round subnetworks' convolution and linear weights to float16, in place.
+
+    Only these: rotations, act-norms, means and batch-norm statistics stay float32. Calibrate
+    and report after rounding, so that the figures are those of the stored model.
+    """
+    for module in model.network.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            for parameter in module.parameters(recurse=False):
+                parameter.copy_(parameter.half().float())
+
+
+def _stored_state(model: GenerativeClassifier) -> dict[str, Tensor]:
+    stored = {}
+    for name, tensor in model.state_dict().items():
+        value = tensor.detach().cpu().contiguous()
+        if ".num_batches_tracked" in name:
+            continue
+        small = value.dim() >= 1 and _in_subnetwork(model, name)
+        stored[name] = value.half() if small and torch.equal(value.half().float(), value) else value
+    return stored
+
+
+def _in_subnetwork(model: GenerativeClassifier, name: str) -> bool:
+    module = model.get_submodule(name.rpartition(".")[0])
+    return isinstance(module, torch.nn.Conv2d | torch.nn.Linear)
+
+
+def _load_model(found: Manifest, folder: Path) -> GenerativeClassifier:
+    try:
+        network = architecture_from_dict(found.architecture).build()
+        mixture = GaussianMixture(len(found.classes), network.dims, MixtureConfig(**found.mixture))
+        model = GenerativeClassifier(network, mixture)
+        state = {
+            name: value.float() if value.dtype is torch.float16 else value
+            for name, value in load_file(folder / WEIGHTS).items()
+        }
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except (IbinnError, TypeError, OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, BundleError):
+            raise
+        raise BundleFormatError(
+            f"{folder}: the model cannot be built ({error}); the bundle does not fit this "
+            "version of ibinn, export it again"
+        ) from error
+    missing = [name for name in missing if "num_batches_tracked" not in name]
+    if missing or unexpected:
+        raise BundleFormatError(
+            f"{folder / WEIGHTS}: "
+            + (
+                f"tensor {missing[0]!r} is missing"
+                if missing
+                else f"tensor {unexpected[0]!r} belongs to no layer"
+            )
+            + "; expected exactly the tensors of the architecture; export the bundle again"
+        )
+    return model.eval()
+
+
+def _load_reference(found: Manifest, folder: Path) -> Reference | None:
+    if REFERENCE not in found.files:
+        return None
+    try:
+        arrays = load_arrays(folder / REFERENCE)
+    except (OSError, SafetensorError) as error:
+        raise BundleFormatError(
+            f"{folder / REFERENCE}: not readable ({error}); calibrate again"
+        ) from error
+    return reference.from_arrays({name: np.asarray(value) for name, value in arrays.items()})
+
+
+def _model_info(
+    found: Manifest,
+    model: GenerativeClassifier,
+    calibration: Reference | None,
+    settings: Significance,
+    preprocessing: Preprocessing,
+    limits: Limits,
+) -> ModelInfo:
+    return ModelInfo(
+        name=found.name,
+        classes=found.classes,
+        versions=Versions(
+            weights=found.weights_digest,
+            calibration=found.calibration_digest,
+            policy=manifest.policy_digest(alpha=settings.alpha, coverage=settings.coverage),
+            taxonomy=found.taxonomy_version,
+            software=__version__,
+        ),
+        architecture=str(found.architecture.get("name", "")),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        input_side=preprocessing.config.side,
+        max_bytes=limits.max_bytes,
+        max_pixels=limits.max_pixels,
+        max_side=limits.max_side,
+        formats=tuple(FORMATS),
+        calibrated=calibration is not None,
+        calibration_count=calibration.count_b if calibration else 0,
+        temperature=calibration.temperature if calibration else 1.0,
+        alpha=settings.alpha,
+        conformal_coverage=settings.coverage,
+        tests=_tests(found, model, calibration, settings) if calibration else (),
+        metrics=tuple((name, float(value)) for name, value in found.metrics.items()),
+        intended_use=found.intended_use,
+        training_data=found.training_data,
+        explainable=model.network.heatmap_shape is not None,
+    )
+
+
+def _tests(
+    found: Manifest, model: GenerativeClassifier, calibration: Reference, settings: Significance
+) -> tuple[TestInfo, ...]:
+    worth = {detection.test: detection for detection in found.detections}
+    statistics = statistics_of(model.network.stage_names, model.network.heatmap_shape)
+    entries = [
+        (test_name(statistic.name, kind), statistic.group, kind)
+        for statistic in statistics
+        for kind in statistic.kinds
+    ]
+    entries.append((COMBINED, Group.COMBINED, TestKind.HIGH_IS_UNUSUAL))
+    return tuple(
+        TestInfo(
+            name=name,
+            group=group,
+            kind=kind,
+            alpha=settings.alpha,
+            smallest_p=p_values.smallest_p(calibration.count_b, kind),
+            miss_rates=worth[name].miss_rates if name in worth else (),
+            auroc=worth[name].auroc if name in worth else (),
+        )
+        for name, group, kind in entries
+    )

@@ -1,0 +1,96 @@
+"""The contract of an invertible layer, and how layers compose.
+
+Shapes: B batch, C channels, H and W sides, D = C*H*W dimensions.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+class FlowLayer(nn.Module, ABC):
+    """An invertible, differentiable map with a tractable Jacobian determinant.
+
+    Contract: ``forward(x) -> (y, log_det)`` with log_det = log|det ∂y/∂x| of shape (B,), and
+    ``inverse(y) -> (x, log_det)`` with the log-determinant of the inverse map, so that the two
+    add up to zero. Nothing is remembered between calls. A layer may take a ``condition``
+    (B, C', H, W), which is an argument, not something that it transforms; layers that have no
+    use for it ignore it.
+    """
+
+    @abstractmethod
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map x to (y, log|det ∂y/∂x|), the latter of shape (B,) in nats."""
+
+    @abstractmethod
+    def inverse(self, y: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map y to (x, log|det ∂x/∂y|), the latter of shape (B,) in nats."""
+
+
+class Sequential(FlowLayer):
+    """Composition of layers: y = f_n(... f_1(x)), with log-determinants added (Eq. 5.2).
+
+    Args:
+        layers: The layers, first applied first.
+    """
+
+    def __init__(self, layers: Iterable[FlowLayer]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        log_det = x.new_zeros(x.shape[0])
+        for layer in self.layers:
+            x, layer_log_det = layer(x, condition)
+            log_det = log_det + layer_log_det
+        return x, log_det
+
+    def inverse(self, y: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        log_det = y.new_zeros(y.shape[0])
+        for layer in reversed(self.layers):
+            assert isinstance(layer, FlowLayer)
+            y, layer_log_det = layer.inverse(y, condition)
+            log_det = log_det + layer_log_det
+        return y, log_det
+
+
+class InvertibleNetwork(Sequential):
+    """A flow from images to latent codes, cut into stages whose log-determinants are told apart.
+
+    Args:
+        stages: (name, layers) in order.
+        heatmap_shape: (H, W, C) of the last feature map where nothing but an orthonormal DCT
+            pooling follows it, so that exact heatmaps exist; None otherwise.
+        input_shape: (C, H, W) of the images.
+    """
+
+    def __init__(
+        self,
+        stages: Iterable[tuple[str, FlowLayer]],
+        *,
+        input_shape: tuple[int, int, int],
+        heatmap_shape: tuple[int, int, int] | None,
+    ) -> None:
+        named = list(stages)
+        super().__init__(layer for _, layer in named)
+        self.stage_names = tuple(name for name, _ in named)
+        self.input_shape = input_shape
+        self.heatmap_shape = heatmap_shape
+
+    @property
+    def dims(self) -> int:
+        """Number of dimensions D = C*H*W, the same for images and latent codes."""
+        channels, height, width = self.input_shape
+        return channels * height * width
+
+    def forward_by_stage(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map x (B, C, H, W) to (z (B, D), log-determinants of the stages (B, S))."""
+        log_dets = []
+        for layer in self.layers:
+            x, log_det = layer(x)
+            log_dets.append(log_det)
+        return x, torch.stack(log_dets, dim=1)

@@ -1,0 +1,216 @@
+"""The latent Gaussian mixture with one unit-variance component per class.
+
+Shapes: B batch, D dimensions, K classes, R rank of low-rank means. q(z|y) = N(μ_y, I) and
+q(z) = Σ_y p(y) q(z|y) with log p(y) = w_y = log_softmax(φ)_y (Eq. 5.8). Every density keeps its
+constants, in nats.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ibinn.errors import ConfigError
+
+LOG_2PI = math.log(2.0 * math.pi)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MixtureConfig:
+    """Shape of the means and of the class weights.
+
+    Attributes:
+        rank: Rank R of the means outside of the first `class_dims` dimensions; None: full means.
+        class_dims: Leading dimensions with full means where the rest is low-rank.
+        learned_weights: Whether φ is learned; else classes are equally likely.
+        initial_distance: Distance between two means at the start.
+    """
+
+    rank: int | None = None
+    class_dims: int = 0
+    learned_weights: bool = False
+    initial_distance: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.rank is not None and self.rank < 1:
+            raise ConfigError(f"mixture: rank is {self.rank}; expected at least 1 or none")
+
+
+class GaussianMixture(nn.Module):
+    """Class-conditional unit Gaussians in latent space.
+
+    With low-rank means, μ = [μ_fc, T·M] with μ_fc (K, class_dims), T (K, R) and M (R, rest);
+    z·μ is taken as z_fc·μ_fc + (z_rest·Mᵀ)·Tᵀ, so that T·M is never formed.
+
+    Args:
+        classes: K.
+        dims: D.
+        config: Shape of the means.
+        generator: Source of the initial means.
+    """
+
+    phi: Tensor
+
+    def __init__(
+        self,
+        classes: int,
+        dims: int,
+        config: MixtureConfig | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        config = config or MixtureConfig()
+        self.config, self.classes, self.dims = config, classes, dims
+        full_dims = dims if config.rank is None else config.class_dims
+        # Independent directions of length distance/√2 lie `distance` apart in expectation.
+        scale = config.initial_distance / math.sqrt(2.0 * max(full_dims, 1))
+        self.means = nn.Parameter(scale * torch.randn(classes, full_dims, generator=generator))
+        if config.rank is not None:
+            rest = dims - full_dims
+            self.mean_weights = nn.Parameter(
+                1e-2 * torch.randn(classes, config.rank, generator=generator)
+            )
+            self.mean_basis = nn.Parameter(
+                torch.randn(config.rank, rest, generator=generator) / math.sqrt(max(rest, 1))
+            )
+        if config.learned_weights:
+            self.phi = nn.Parameter(torch.zeros(classes))
+        else:
+            self.register_buffer("phi", torch.zeros(classes))
+
+    @property
+    def log_weights(self) -> Tensor:
+        """w_y = log p(y), shape (K,)."""
+        return torch.log_softmax(self.phi, dim=0)
+
+    def mean_products(self, z: Tensor) -> Tensor:
+        """z·μ_y for every class, (B, D) -> (B, K)."""
+        if self.config.rank is None:
+            return z @ self.means.T
+        fc = self.means.shape[1]
+        return z[:, :fc] @ self.means.T + (z[:, fc:] @ self.mean_basis.T) @ self.mean_weights.T
+
+    def gram(self) -> Tensor:
+        """Inner products μ_y·μ_y', shape (K, K)."""
+        gram = self.means @ self.means.T
+        if self.config.rank is not None:
+            basis_gram = self.mean_basis @ self.mean_basis.T
+            gram = gram + self.mean_weights @ basis_gram @ self.mean_weights.T
+        return gram
+
+    def mean_norms(self) -> Tensor:
+        """‖μ_y‖², shape (K,)."""
+        if self.config.rank is None:
+            return self.means.square().sum(1)
+        return self.gram().diagonal()
+
+    def dense_means(self) -> Tensor:
+        """All means as a matrix (K, D); for tests, samples and one-off plots only."""
+        if self.config.rank is None:
+            return self.means
+        return torch.cat((self.means, self.mean_weights @ self.mean_basis), dim=1)
+
+    def logits(self, z: Tensor) -> Tensor:
+        """w_y + z·μ_y - ½‖μ_y‖², (B, K); its log_softmax is log q(y|x) (Eq. 5.7).
+
+        ‖z‖² and the Jacobian cancel in the posterior and are left out: in float32 they would
+        cost more digits than the answer has.
+        """
+        return self.log_weights + self.mean_products(z) - 0.5 * self.mean_norms()
+
+    def class_log_likelihoods(self, z: Tensor) -> Tensor:
+        """log q(z|y) = -½‖z - μ_y‖² - (D/2) log 2π, (B, K)."""
+        squared = z.square().sum(1, keepdim=True)
+        distance = squared - 2.0 * self.mean_products(z) + self.mean_norms()
+        return -0.5 * distance - 0.5 * self.dims * LOG_2PI
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log q(z) = logsumexp_y(w_y + log q(z|y)), (B,) (Eq. 5.8)."""
+        return torch.logsumexp(self.log_weights + self.class_log_likelihoods(z), dim=1)
+
+    def sample(
+        self, labels: Tensor, *, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw z ~ μ_y + temperature * N(0, I) for labels (B,), shape (B, D)."""
+        noise = torch.randn(
+            labels.shape[0], self.dims, generator=generator, device=labels.device
+        ).to(self.means.dtype)
+        return self.dense_means()[labels] + temperature * noise
+
+    def subspaces(self) -> Subspaces:
+        """The class and style subspaces for the means as they are now."""
+        return Subspaces.of(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subspaces:
+    """Class subspace (the linear span of the means) and its complement (Eq. 5.31-5.34).
+
+    With a = M z and G = M Mᵀ: ‖z_c‖² = aᵀ G⁺ a and ‖z_s‖² = ‖z‖² - ‖z_c‖², in float64.
+
+    Attributes:
+        gram_pinv: G⁺ (K, K), float64.
+        rank: r, the dimension of the span.
+        log_weights: w (K,), float64.
+        mean_norms: ‖μ_y‖² (K,), float64.
+        dims: D.
+    """
+
+    gram_pinv: Tensor
+    rank: int
+    log_weights: Tensor
+    mean_norms: Tensor
+    dims: int
+
+    @staticmethod
+    def of(mixture: GaussianMixture) -> Subspaces:
+        """Subspaces of a mixture."""
+        with torch.no_grad():
+            means = mixture.dense_means().double()
+            gram = means @ means.T
+            return Subspaces(
+                gram_pinv=torch.linalg.pinv(gram, rtol=1e-10, hermitian=True),
+                rank=int(torch.linalg.matrix_rank(gram, rtol=1e-10, hermitian=True)),
+                log_weights=mixture.log_weights.double(),
+                mean_norms=gram.diagonal().clone(),
+                dims=mixture.dims,
+            )
+
+    def split(self, squared_norm: Tensor, mean_products: Tensor) -> SubspaceDensities:
+        """Densities in both subspaces.
+
+        Args:
+            squared_norm: ‖z‖² (B,), float64.
+            mean_products: a = z·μ_y (B, K), float64.
+        """
+        class_norm = ((mean_products @ self.gram_pinv) * mean_products).sum(1)
+        class_distances = class_norm[:, None] - 2.0 * mean_products + self.mean_norms
+        style_norm = squared_norm - class_norm
+        log_class = torch.logsumexp(self.log_weights - 0.5 * class_distances, dim=1)
+        return SubspaceDensities(
+            log_q_class=log_class - 0.5 * self.rank * LOG_2PI,
+            log_q_style=-0.5 * style_norm - 0.5 * (self.dims - self.rank) * LOG_2PI,
+            class_distances=class_distances,
+            style_norm=style_norm,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubspaceDensities:
+    """log q(z_c) + log q(z_s) = log q(z), all float64.
+
+    Attributes:
+        log_q_class: log q(z_c) (B,), nats.
+        log_q_style: log q(z_s) (B,), nats.
+        class_distances: ‖z_c - μ_y‖² (B, K).
+        style_norm: ‖z_s‖² (B,).
+    """
+
+    log_q_class: Tensor
+    log_q_style: Tensor
+    class_distances: Tensor
+    style_norm: Tensor

@@ -1,0 +1,203 @@
+"""The manifest of a bundle: what the model is, and the sha256 of every other file."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ibinn.errors import BundleFormatError, BundleIntegrityError, BundleNotFoundError
+
+FORMAT_VERSION = 1
+FILE = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detection:
+    """What a test is worth, from the report.
+
+    Attributes:
+        test: Name of the test.
+        auroc: (set name, AUROC) per out-of-distribution set.
+        miss_rates: (set name, α, share not flagged).
+    """
+
+    test: str
+    auroc: tuple[tuple[str, float], ...]
+    miss_rates: tuple[tuple[str, float, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """How a model came about.
+
+    Attributes:
+        command: The command that trained it.
+        seconds: Training time.
+        machine: Type of machine.
+        config: The whole run configuration.
+        split_sha256: Digest of each role's image ids.
+        libraries: Versions of the libraries that trained it.
+    """
+
+    command: str
+    seconds: float
+    machine: str
+    config: Mapping[str, Any]
+    split_sha256: Mapping[str, str]
+    libraries: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Everything about a bundle but its numbers.
+
+    Attributes:
+        name: Name of the model.
+        architecture: As `ibinn.flow.architectures.to_dict` gives it.
+        mixture: Fields of `ibinn.latent.MixtureConfig`.
+        preprocessing: As `PreprocessingConfig.to_dict` gives it.
+        classes: Class names in index order.
+        taxonomy_version: Version of the class list.
+        alpha: Default significance of the verdict.
+        conformal_coverage: Target coverage of the conformal sets.
+        intended_use: What the model is for.
+        training_data: What it was trained on, and the terms of that.
+        training: How it was trained.
+        metrics: Headline figures from the report.
+        detections: Detection figures from the report.
+        files: sha256 (hex) of every other file, by name.
+    """
+
+    name: str
+    architecture: Mapping[str, Any]
+    mixture: Mapping[str, Any]
+    preprocessing: Mapping[str, Any]
+    classes: tuple[str, ...]
+    taxonomy_version: str
+    alpha: float
+    conformal_coverage: float
+    intended_use: str
+    training_data: str
+    training: Training
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    detections: tuple[Detection, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def weights_digest(self) -> str:
+        """sha256 (hex) of architecture, preprocessing, classes and the weights file."""
+        return _digest(
+            {
+                "architecture": self.architecture,
+                "mixture": self.mixture,
+                "preprocessing": self.preprocessing,
+                "classes": self.classes,
+                "weights": self.files.get("weights.safetensors", ""),
+            }
+        )
+
+    @property
+    def calibration_digest(self) -> str:
+        """sha256 (hex) of the reference scores; empty if not calibrated."""
+        return self.files.get("reference.safetensors", "")
+
+
+def policy_digest(*, alpha: float, coverage: float) -> str:
+    """sha256 (hex) of the settings that answers are made under."""
+    return _digest({"alpha": alpha, "conformal_coverage": coverage})
+
+
+def write(manifest: Manifest, folder: Path) -> None:
+    """Write ``manifest.json``, atomically."""
+    content = {"format_version": FORMAT_VERSION, **dataclasses.asdict(manifest)}
+    temporary = folder / f".{FILE}.partial"
+    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    temporary.replace(folder / FILE)
+
+
+def read(folder: Path) -> Manifest:
+    """Read ``manifest.json``; the other files are not looked at.
+
+    Raises:
+        BundleNotFoundError: There is no bundle at the path.
+        BundleFormatError: Another format version, or a missing, unknown or malformed entry.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise BundleNotFoundError(
+            f"no model bundle at {folder}: expected a folder with {FILE}; give the path of a "
+            "bundle, such as RUN/bundle of a training run"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version = content.pop("format_version", None)
+    except (ValueError, AttributeError) as error:
+        raise BundleFormatError(
+            f"{path}: not readable as a JSON object ({error}); the bundle is damaged, copy it again"
+        ) from error
+    if version != FORMAT_VERSION:
+        raise BundleFormatError(
+            f"{path}: format version is {version!r}, this software reads {FORMAT_VERSION}; use "
+            "the version of ibinn that wrote the bundle, or export the bundle again"
+        )
+    known = {entry.name for entry in dataclasses.fields(Manifest)}
+    if wrong := sorted(known.symmetric_difference(content)):
+        raise BundleFormatError(
+            f"{path}: entry {wrong[0]!r} is {'missing' if wrong[0] in known else 'unknown'}; "
+            f"expected: {', '.join(sorted(known))}; copy the bundle again"
+        )
+    try:
+        training = Training(**content.pop("training"))
+        detections = tuple(
+            Detection(
+                test=row["test"],
+                auroc=tuple((str(name), float(value)) for name, value in row["auroc"]),
+                miss_rates=tuple((str(n), float(a), float(m)) for n, a, m in row["miss_rates"]),
+            )
+            for row in content.pop("detections")
+        )
+        classes = tuple(str(name) for name in content.pop("classes"))
+        return Manifest(training=training, detections=detections, classes=classes, **content)
+    except (TypeError, KeyError, ValueError) as error:
+        raise BundleFormatError(
+            f"{path}: malformed entry ({error}); the bundle is damaged, copy it again"
+        ) from error
+
+
+def verify(folder: Path) -> Manifest:
+    """Read the manifest and check the sha256 of every file that it lists.
+
+    Raises:
+        BundleNotFoundError: There is no bundle at the path.
+        BundleFormatError: The manifest cannot be used.
+        BundleIntegrityError: A file is missing or is not the one that was written; it is named.
+    """
+    manifest = read(folder)
+    for name, expected in manifest.files.items():
+        path = folder / name
+        if path.name != name or not path.is_file():
+            raise BundleIntegrityError(
+                f"{path} is listed in {FILE} and is missing; copy the bundle again"
+            )
+        if (found := file_sha256(path)) != expected:
+            raise BundleIntegrityError(
+                f"{path} has sha256 {found[:16]}…, {FILE} states {expected[:16]}…; the file was "
+                "changed or damaged, copy the bundle again"
+            )
+    return manifest
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,216 @@
+"""Out-of-distribution statistics: pure functions from one pass's evidence to one value an image.
+
+Shapes: B batch, D dimensions, K classes, H x W x C the last feature map, r the rank of the class
+subspace. Everything is float64; likelihoods are in nats.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ibinn.classifier import Evidence
+from ibinn.flow.pooling import dct_matrix
+from ibinn.latent import GaussianMixture, Subspaces
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatisticContext:
+    """What statistics need to know of the model, computed once.
+
+    Attributes:
+        means: μ (K, D), float32.
+        whitening: (G⁺)^½ (K, K): u = a (G⁺)^½ are coordinates of z_c with ‖u‖ = ‖z_c‖.
+        mean_norms: ‖μ_y‖² (K,).
+        heatmap_shape: (H, W, C) of the last feature map, or None.
+        fitted: Parameters fitted on calibration part A, or None while they are being fitted.
+    """
+
+    means: Tensor
+    whitening: Tensor
+    mean_norms: Tensor
+    heatmap_shape: tuple[int, int, int] | None
+    fitted: FittedStatistics | None = None
+
+    @staticmethod
+    def of(
+        mixture: GaussianMixture,
+        subspaces: Subspaces,
+        heatmap_shape: tuple[int, int, int] | None,
+        fitted: FittedStatistics | None = None,
+    ) -> StatisticContext:
+        """The context of a model."""
+        values, vectors = torch.linalg.eigh(subspaces.gram_pinv)
+        return StatisticContext(
+            means=mixture.dense_means().detach(),
+            whitening=(vectors * values.clamp_min(0.0).sqrt()) @ vectors.T,
+            mean_norms=subspaces.mean_norms,
+            heatmap_shape=heatmap_shape,
+            fitted=fitted,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FittedStatistics:
+    """Gaussians in the class subspace for the relative Mahalanobis distance (Ren et al. 2021).
+
+    Attributes:
+        class_means: Mean of u per class (K, K).
+        class_precision: Inverse of the covariance shared by all classes (K, K).
+        background_mean: Mean of u over all images (K,).
+        background_precision: Inverse of the covariance over all images (K, K).
+    """
+
+    class_means: Tensor
+    class_precision: Tensor
+    background_mean: Tensor
+    background_precision: Tensor
+
+
+def class_coordinates(evidence: Evidence, context: StatisticContext) -> Tensor:
+    """Coordinates u of z_c, (B, K), with the geometry of the class subspace."""
+    return evidence.mean_products @ context.whitening
+
+
+def fit_statistics(coordinates: Tensor, labels: Tensor, classes: int) -> FittedStatistics:
+    """Fit the class and background Gaussians on calibration part A.
+
+    Args:
+        coordinates: u (N, K).
+        labels: True classes (N,).
+        classes: K.
+    """
+    background_mean = coordinates.mean(0)
+    counts = torch.bincount(labels, minlength=classes).clamp_min(1)
+    sums = torch.zeros(classes, coordinates.shape[1], dtype=coordinates.dtype)
+    class_means = sums.index_add(0, labels, coordinates) / counts[:, None]
+    # A class without calibration images has no mean of its own.
+    class_means[torch.bincount(labels, minlength=classes) == 0] = background_mean
+    return FittedStatistics(
+        class_means=class_means,
+        class_precision=_precision(coordinates - class_means[labels]),
+        background_mean=background_mean,
+        background_precision=_precision(coordinates - background_mean),
+    )
+
+
+def _precision(centred: Tensor) -> Tensor:
+    covariance = centred.T @ centred / max(len(centred) - 1, 1)
+    ridge = 1e-3 * covariance.diagonal().mean().clamp_min(1e-12)
+    return torch.linalg.inv(covariance + ridge * torch.eye(len(covariance)).to(covariance))
+
+
+def log_q_x(evidence: Evidence, context: StatisticContext) -> Tensor:
+    """log q(x)."""
+    return evidence.log_q_x
+
+
+def log_q_z(evidence: Evidence, context: StatisticContext) -> Tensor:
+    """log q(z) (Eq. 5.8)."""
+    return evidence.log_q_z
+
+
+def log_q_style(evidence: Evidence, context: StatisticContext) -> Tensor:
+    """log q(z_s), density in the complement of the class subspace (Eq. 5.33)."""
+    return evidence.subspaces.log_q_style
+
+
+def log_q_class(evidence: Evidence, context: StatisticContext) -> Tensor:
+    """log q(z_c), density in the class subspace (Eq. 5.34)."""
+    return evidence.subspaces.log_q_class
+
+
+def class_distance(evidence: Evidence, context: StatisticContext) -> Tensor:
+    """min_y ‖z_c - μ_y‖²."""
+    return evidence.subspaces.class_distances.amin(1)
+
+
+def relative_mahalanobis(evidence: Evidence, context: StatisticContext) -> Tensor:
+    """min_y (u - m_y)ᵀ S⁻¹ (u - m_y) - (u - m)ᵀ S₀⁻¹ (u - m) in the class subspace."""
+    fitted = context.fitted
+    if fitted is None:
+        raise ValueError("relative_mahalanobis needs statistics fitted on calibration part A")
+    u = class_coordinates(evidence, context)
+    by_class = u[:, None, :] - fitted.class_means
+    nearest = ((by_class @ fitted.class_precision) * by_class).sum(2).amin(1)
+    centred = u - fitted.background_mean
+    background = ((centred @ fitted.background_precision) * centred).sum(1)
+    return nearest - background
+
+
+def posterior_entropy(evidence: Evidence, context: StatisticContext) -> Tensor:
+    """H(y|x) = -Σ_y q(y|x) log q(y|x), at T = 1."""
+    log_posterior = evidence.log_posterior()
+    return -(log_posterior.exp() * log_posterior).sum(1)
+
+
+def encoded_bits_per_dim(evidence: Evidence, context: StatisticContext) -> Tensor:
+    """Bits per dimension of a lossless encoding: the input's complexity (Serra et al. 2020)."""
+    return 8.0 * evidence.encoded_bytes / evidence.z.shape[1]
+
+
+def complexity_gap(evidence: Evidence, context: StatisticContext) -> Tensor:
+    """bits/dim minus those of the lossless encoding: the ratio of Serra et al. 2020."""
+    return evidence.bits_per_dim - encoded_bits_per_dim(evidence, context)
+
+
+def residual(evidence: Evidence, context: StatisticContext) -> Tensor:
+    """z - μ_ŷ for the most probable class ŷ (B, D), float32: N(0, I) if the model is right."""
+    return evidence.z - context.means[evidence.logits.argmax(1)]
+
+
+def residual_kurtosis(evidence: Evidence, context: StatisticContext) -> Tensor:
+    """log of the fourth over the squared second moment of z - μ_ŷ; log 3 for a Gaussian."""
+    squares = residual(evidence, context).square()
+    fourth = squares.square().mean(1).double()
+    return fourth.log() - 2.0 * squares.mean(1).double().log()
+
+
+def gaussian_fit(evidence: Evidence, context: StatisticContext) -> Tensor:
+    """log of the Cramér-von Mises distance of the entries of z - μ_ŷ to N(0, 1)."""
+    ordered = residual(evidence, context).sort(1).values
+    dims = ordered.shape[1]
+    expected = (torch.arange(dims, device=ordered.device, dtype=torch.float32) + 0.5) / dims
+    uniform = torch.special.ndtr(ordered)
+    distance = (uniform - expected).square().mean(1) + 1.0 / (12.0 * dims**2)
+    return distance.double().log()
+
+
+def spatial_autocorrelation(evidence: Evidence, context: StatisticContext) -> Tensor:
+    """Lag-1 autocorrelation of the feature map of z - μ_ŷ over both axes; 0 for white noise."""
+    maps = feature_map(residual(evidence, context), context)
+    horizontal = (maps[:, :, 1:] * maps[:, :, :-1]).mean((1, 2, 3))
+    vertical = (maps[:, 1:] * maps[:, :-1]).mean((1, 2, 3))
+    return ((horizontal + vertical) / (2.0 * maps.square().mean((1, 2, 3)))).double()
+
+
+def band_energy(evidence: Evidence, context: StatisticContext, *, band: int) -> Tensor:
+    """log of the mean square of z - μ_ŷ over DCT frequencies with max(k, l) = band."""
+    height, width, channels = _heatmap_shape(context)
+    grid = residual(evidence, context).view(-1, height, width, channels)
+    rows = torch.arange(height, device=grid.device)[:, None]
+    columns = torch.arange(width, device=grid.device)[None, :]
+    chosen = grid[:, torch.maximum(rows.expand(height, width), columns) == band]
+    return chosen.square().mean((1, 2)).double().clamp_min(1e-300).log()
+
+
+def stage_log_det(evidence: Evidence, context: StatisticContext, *, stage: int) -> Tensor:
+    """log|det J| of one stage of the network."""
+    return evidence.stage_log_dets[:, stage]
+
+
+def feature_map(z: Tensor, context: StatisticContext) -> Tensor:
+    """Orthonormal inverse DCT of latent vectors (B, D), shape (B, H, W, C) (Eq. 5.36)."""
+    height, width, channels = _heatmap_shape(context)
+    rows = dct_matrix(height).to(z.device, z.dtype)
+    columns = dct_matrix(width).to(z.device, z.dtype)
+    grid = z.view(-1, height, width, channels)
+    return torch.einsum("ki,bklc,lj->bijc", rows, grid, columns)
+
+
+def _heatmap_shape(context: StatisticContext) -> tuple[int, int, int]:
+    if context.heatmap_shape is None:
+        raise ValueError("this network has no last feature map")
+    return context.heatmap_shape

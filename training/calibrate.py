@@ -1,0 +1,159 @@
+"""Calibration of a trained model: parameters from part A, ranks from part B.
+
+Shapes: n images of part A or B, K classes, T statistics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ibinn.assessment import compute_statistics, group_columns
+from ibinn.calibration import ConfidenceBins, fit_temperature
+from ibinn.classifier import Evidence, GenerativeClassifier
+from ibinn.conformal import fit_quantile
+from ibinn.errors import DataError
+from ibinn.images import Preprocessing, png_size
+from ibinn.latent import Subspaces
+from ibinn.ood import p_values
+from ibinn.ood.combination import DensityOfStates
+from ibinn.ood.registry import Statistic, statistics_of, test_name
+from ibinn.ood.statistics import StatisticContext, class_coordinates, fit_statistics
+from ibinn.reference import Reference
+from ibinn.types import TestKind
+from training.image_set import ImageSet
+from training.loader import eval_batches
+
+FloatArray = npt.NDArray[np.float64]
+
+COVERAGES = (0.9, 0.95)
+"""Target coverages of the conformal sets that are fitted."""
+
+
+def calibrate(
+    model: GenerativeClassifier,
+    preprocessing: Preprocessing,
+    part_a: ImageSet,
+    part_b: ImageSet,
+    *,
+    coverages: Sequence[float] = COVERAGES,
+    seed: int = 0,
+) -> Reference:
+    """Fit everything on part A, rank on part B (section 5 of the method).
+
+    Args:
+        model: Trained, in evaluation mode, on its device.
+        preprocessing: That of the model.
+        part_a: Temperature, centres, statistic parameters, density of states.
+        part_b: Reference ranks, conformal quantiles, reliability.
+        coverages: Target coverages of the conformal sets.
+        seed: Of the density of states' start.
+
+    Raises:
+        DataError: A part is empty, or a statistic is not finite on it.
+    """
+    for name, images in (("A", part_a), ("B", part_b)):
+        if len(images) == 0:
+            raise DataError(f"calibration part {name} has no images; raise its share of the split")
+    network = model.network
+    statistics = statistics_of(network.stage_names, network.heatmap_shape)
+    subspaces = model.mixture.subspaces()
+    context = StatisticContext.of(model.mixture, subspaces, network.heatmap_shape)
+
+    evidence_a = _evidence(model, preprocessing, subspaces, part_a)
+    labels_a = torch.from_numpy(part_a.labels)
+    coordinates = torch.cat([class_coordinates(e, context).cpu() for e in evidence_a])
+    context = replace(context, fitted=fit_statistics(coordinates, labels_a, model.mixture.classes))
+    values_a = _values(evidence_a, statistics, context)
+    matrix_a = _matrix(values_a, statistics, part="A")
+    states = DensityOfStates.fit(matrix_a, seed=seed)
+    centres = {name: float(values.mean()) for name, values in values_a.items()}
+    temperature = fit_temperature(_logits(evidence_a), part_a.labels)
+    count_a = len(part_a)
+    del evidence_a
+
+    evidence_b = _evidence(model, preprocessing, subspaces, part_b)
+    values_b = _values(evidence_b, statistics, context)
+    matrix_b = _matrix(values_b, statistics, part="B")
+    labels = part_b.labels
+    probabilities = np.exp(
+        torch.log_softmax(torch.from_numpy(_logits(evidence_b)) / temperature, dim=1).numpy()
+    )
+    distances = torch.cat([e.subspaces.class_distances.cpu() for e in evidence_b]).numpy()
+    assert context.fitted is not None
+    return Reference(
+        count_a=count_a,
+        count_b=len(part_b),
+        temperature=temperature,
+        fitted=context.fitted,
+        centres=centres,
+        states=states,
+        ranks={
+            test_name(s.name, kind): p_values.reference(
+                values_b[s.name],
+                kind,
+                centre=centres[s.name] if kind is TestKind.TYPICALITY else None,
+            )
+            for s in statistics
+            for kind in s.kinds
+        },
+        combined=np.sort(states.score(matrix_b)),
+        groups={
+            group: np.sort(states.score(matrix_b, columns=columns))
+            for group, columns in group_columns(statistics).items()
+        },
+        class_distances=tuple(
+            np.sort(distances[labels == k, k]) for k in range(model.mixture.classes)
+        ),
+        conformal=tuple((c, fit_quantile(probabilities, labels, c)) for c in coverages),
+        confidence=ConfidenceBins.fit(probabilities, labels),
+    )
+
+
+def _evidence(
+    model: GenerativeClassifier,
+    preprocessing: Preprocessing,
+    subspaces: Subspaces,
+    images: ImageSet,
+) -> list[Evidence]:
+    device = model.mixture.means.device
+    found = []
+    for batch in eval_batches(images, preprocessing, batch_size=100):
+        sizes = [png_size(pixels) for pixels in batch.images.numpy()]
+        found.append(
+            model.evidence(
+                preprocessing.to_tensor(batch.images.to(device)),
+                subspaces=subspaces,
+                preprocessing_log_det=preprocessing.log_det,
+                encoded_bytes=torch.tensor(sizes, dtype=torch.float64, device=device),
+            )
+        )
+    return found
+
+
+def _logits(evidence: Sequence[Evidence]) -> FloatArray:
+    return torch.cat([e.logits.cpu() for e in evidence]).numpy()
+
+
+def _values(
+    evidence: Sequence[Evidence], statistics: Sequence[Statistic], context: StatisticContext
+) -> dict[str, FloatArray]:
+    parts = [compute_statistics(e, statistics, context) for e in evidence]
+    return {s.name: np.concatenate([part[s.name] for part in parts]) for s in statistics}
+
+
+def _matrix(
+    values: dict[str, FloatArray], statistics: Sequence[Statistic], *, part: str
+) -> FloatArray:
+    for name, column in values.items():
+        if bad := int((~np.isfinite(column)).sum()):
+            raise DataError(
+                f"statistic {name} is not finite on {bad} of {len(column)} images of calibration "
+                f"part {part}; the model cannot be calibrated; train it longer or look for "
+                "constant images"
+            )
+    return np.stack([values[s.name] for s in statistics], axis=1)

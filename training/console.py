@@ -1,0 +1,94 @@
+"""What a person sees of a run: a progress bar, lines at epoch ends, TensorBoard curves."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from torch.utils.tensorboard import SummaryWriter
+
+from training.checkpoint import CurvePoint
+
+_LINE_EVERY_S = 60.0
+
+
+class Console:
+    """Progress of a run on the terminal, in TensorBoard, and as JSON lines in its folder.
+
+    Args:
+        out: Folder of the run; gets ``tensorboard/`` and ``curve.jsonl``.
+        quiet: Show and write nothing, for all processes but the first.
+    """
+
+    def __init__(self, out: Path, *, quiet: bool = False) -> None:
+        self._out, self._quiet = out, quiet
+        self._console = RichConsole(stderr=True, quiet=quiet)
+        self._bar = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]:.0f} images/s, {task.fields[left]} left"),
+            console=self._console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("train", total=None, rate=0.0, left="?")
+        self._writer: SummaryWriter | None = None
+        self._started: tuple[float, int] | None = None
+        self._last_line = 0.0
+
+    def __enter__(self) -> Self:
+        if not self._quiet:
+            self._bar.start()
+            self._writer = SummaryWriter(str(self._out / "tensorboard"))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+        if self._writer is not None:
+            self._writer.close()
+
+    def step(self, step: int, total: int, images_per_s: float) -> None:
+        """Advance the bar; the time left follows from this session's own pace."""
+        now = time.monotonic()
+        if self._started is None:
+            self._started = (now, step)
+        since, first = self._started
+        pace = (now - since) / (step - first) if step > first else 0.0
+        left = _duration(pace * (total - step)) if pace else "?"
+        self._bar.update(self._task, completed=step, total=total, rate=images_per_s, left=left)
+        if not self._console.is_terminal and now - self._last_line > _LINE_EVERY_S:
+            self._last_line = now
+            self._console.print(f"step {step}/{total}, {images_per_s:.0f} images/s, {left} left")
+
+    def point(self, point: CurvePoint) -> None:
+        """Write a point of the curves; print a line where an epoch ends."""
+        if self._writer is None:
+            return
+        values = {key: value for key, value in asdict(point).items() if value is not None}
+        for key, value in values.items():
+            self._writer.add_scalar(key, value, point.step)
+        with (self._out / "curve.jsonl").open("a") as file:
+            file.write(json.dumps(values) + "\n")
+        if point.validation_accuracy is not None:
+            self._console.print(
+                f"epoch {point.epoch:.0f}: loss {point.loss:.3f}, training accuracy "
+                f"{point.accuracy:.1%}, validation accuracy {point.validation_accuracy:.1%}, "
+                f"{point.validation_bits_per_dim:.2f} bits/dim, {point.images_per_s:.0f} images/s"
+            )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"

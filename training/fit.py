@@ -1,0 +1,119 @@
+"""A training run from data to bundle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from lightning.fabric import Fabric
+
+from ibinn.classifier import GenerativeClassifier
+from ibinn.latent import GaussianMixture
+from training.config import FitConfig, to_dict
+from training.data import DataSource, open_data
+from training.loop import Progress, Trained, TrainingData, train
+from training.splits import Role, SplitManifest, make_splits, role_set
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hardware:
+    """Where a run computes.
+
+    Attributes:
+        accelerator: Fabric's name: ``auto``, ``cpu``, ``cuda``.
+        devices: Number of processes.
+    """
+
+    accelerator: str = "auto"
+    devices: int = 1
+
+    def fabric(self) -> Fabric:
+        """A launched Fabric; under torchrun it joins the processes that are there."""
+        fabric = Fabric(accelerator=self.accelerator, devices=self.devices)
+        fabric.launch()
+        return fabric
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A run's data with its roles settled.
+
+    Attributes:
+        source: The data.
+        manifest: Which image serves which purpose.
+    """
+
+    source: DataSource
+    manifest: SplitManifest
+
+    @property
+    def split_digest(self) -> str:
+        """sha256 (hex) over the roles' digests."""
+        text = json.dumps({role.value: value for role, value in self.manifest.sha256.items()})
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def prepare(
+    config: FitConfig,
+    data: str,
+    out: Path,
+    *,
+    skip_unreadable: bool = False,
+    group_by: str | None = None,
+) -> Prepared:
+    """Open the data and split it; the split is written to the run's folder.
+
+    Raises:
+        DataError: The data cannot be used as it is.
+    """
+    source = open_data(data, skip_unreadable=skip_unreadable, group_by=group_by)
+    manifest = make_splits(source, config.split)
+    out.mkdir(parents=True, exist_ok=True)
+    manifest.save(out / "split.json")
+    (out / "config.json").write_text(json.dumps(to_dict(config), indent=2) + "\n")
+    return Prepared(source=source, manifest=manifest)
+
+
+def build_model(config: FitConfig, classes: int) -> GenerativeClassifier:
+    """The untrained classifier of a run, the same for the same seed."""
+    torch.manual_seed(config.seed)
+    network = config.architecture.build()
+    generator = torch.Generator().manual_seed(config.seed)
+    mixture = GaussianMixture(classes, network.dims, config.mixture, generator=generator)
+    return GenerativeClassifier(network, mixture)
+
+
+def train_model(
+    config: FitConfig,
+    prepared: Prepared,
+    out: Path,
+    *,
+    fabric: Fabric,
+    progress: Progress,
+    stop_after_s: float | None = None,
+) -> Trained | None:
+    """Train, going on from the folder's checkpoint if there is one; see `training.loop.train`."""
+    source, manifest = prepared.source, prepared.manifest
+    data = TrainingData(
+        train=role_set(source, manifest, Role.TRAIN),
+        validation=role_set(source, manifest, Role.VALIDATION),
+        split_digest=prepared.split_digest,
+    )
+    compiled = config.compile and (fabric.device.type != "cpu" or _has_compiler())
+    return train(
+        build_model(config, len(source.train.class_names)),
+        data,
+        replace(config, compile=compiled),
+        fabric=fabric,
+        out=out,
+        progress=progress,
+        stop_after_s=stop_after_s,
+    )
+
+
+def _has_compiler() -> bool:
+    return any(shutil.which(name) for name in ("g++", "clang++", "c++"))

@@ -1,0 +1,205 @@
+"""Named starting points for training runs; `ibinn-train fit --set` changes single values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ibinn.errors import ConfigError
+from ibinn.flow.architectures import CifarConfig, SmallConfig
+from ibinn.images import JpegStep, PreprocessingConfig
+from training.augment import AugmentConfig
+from training.config import (
+    FitConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+)
+from training.splits import SplitConfig
+
+CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR_STD = (0.2470, 0.2435, 0.2616)
+
+_CIFAR_DATA = (
+    "CIFAR-10 (Krizhevsky 2009), recompressed once as JPEG (quality 75, 4:2:0): 'CIFAR-10 "
+    "(JPEG)'. A research data set without a licence of its own; cite the source."
+)
+_CIFAR_USE = (
+    "Demonstration of trustworthy classification of small photographs of ten kinds of animals "
+    "and vehicles. Not for decisions about people, safety or health."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A named configuration.
+
+    Attributes:
+        name: What `--recipe` takes.
+        summary: What it trains, on what, in what time.
+        make: Gives the configuration.
+    """
+
+    name: str
+    summary: str
+    make: Callable[[], FitConfig]
+
+
+def _cifar_preprocessing() -> PreprocessingConfig:
+    return PreprocessingConfig(side=32, mean=CIFAR_MEAN, std=CIFAR_STD, jpeg=JpegStep())
+
+
+def _digits() -> FitConfig:
+    return FitConfig(
+        recipe="digits",
+        architecture=SmallConfig(side=16, widths=(24, 32), blocks=(2, 3), initial_scale=0.95),
+        preprocessing=PreprocessingConfig(
+            side=16, mean=(0.3, 0.3, 0.3), std=(0.4, 0.4, 0.4), interpolation="bilinear"
+        ),
+        optimizer=OptimizerConfig(name="muon", learning_rate=6e-3, momentum=0.9),
+        augment=AugmentConfig(crop_padding=1),
+        split=SplitConfig(validation=0.06, calibration_a=0.15, calibration_b=0.15, test=0.2),
+        epochs=12,
+        batch_size=32,
+        ema_decay=0.95,
+        workers=0,
+        alpha=0.05,
+        training_data="scikit-learn's digits: 1,797 images of 8x8 (UCI ML hand-written digits).",
+        intended_use="Tests and tutorials.",
+    )
+
+
+def _cifar10_small() -> FitConfig:
+    return FitConfig(
+        recipe="cifar10-small",
+        architecture=SmallConfig(),
+        preprocessing=_cifar_preprocessing(),
+        optimizer=OptimizerConfig(
+            name="muon",
+            learning_rate=5e-3,
+            weight_decay=0.02,
+            momentum=0.95,
+            other_rate=0.6,
+        ),
+        schedule=ScheduleConfig(warmup=0.15),
+        augment=AugmentConfig(crop_padding=3, flip=True),
+        epochs=26,
+        batch_size=128,
+        ema_decay=0.998,
+        compile=True,
+        training_data=_CIFAR_DATA,
+        intended_use=_CIFAR_USE,
+    )
+
+
+def _cifar10_small_accelerator() -> FitConfig:
+    return FitConfig(
+        recipe="cifar10-small-accelerator",
+        architecture=SmallConfig(widths=(96, 192, 256), blocks=(6, 10, 5)),
+        preprocessing=_cifar_preprocessing(),
+        optimizer=OptimizerConfig(
+            name="muon",
+            learning_rate=1e-2,
+            weight_decay=0.02,
+            momentum=0.95,
+            other_rate=0.4,
+        ),
+        schedule=ScheduleConfig(warmup=0.1),
+        augment=AugmentConfig(crop_padding=4, flip=True, color_jitter=0.1, rotation_degrees=8.0),
+        epochs=120,
+        batch_size=512,
+        ema_decay=0.999,
+        bf16_subnetworks=True,
+        compile=True,
+        workers=14,
+        training_data=_CIFAR_DATA,
+        intended_use=_CIFAR_USE,
+    )
+
+
+def _cifar10() -> FitConfig:
+    return FitConfig(
+        recipe="cifar10",
+        architecture=CifarConfig(),
+        preprocessing=_cifar_preprocessing(),
+        optimizer=OptimizerConfig(
+            name="sgd", learning_rate=0.14, momentum=0.9, weight_decay=1e-4, mean_rate=3.0
+        ),
+        schedule=ScheduleConfig(name="one_cycle", warmup=0.1),
+        augment=AugmentConfig(crop_padding=4, flip=True, color_jitter=0.1, rotation_degrees=12.0),
+        epochs=60,
+        batch_size=512,
+        ema_decay=0.998,
+        bf16_subnetworks=True,
+        compile=True,
+        workers=14,
+        training_data=_CIFAR_DATA,
+        intended_use=_CIFAR_USE,
+    )
+
+
+def _elpv() -> FitConfig:
+    return FitConfig(
+        recipe="elpv",
+        architecture=SmallConfig(side=128, widths=(24, 48, 64, 64, 64), blocks=(2, 3, 4, 3, 2)),
+        preprocessing=PreprocessingConfig(
+            side=128, mean=(0.45, 0.45, 0.45), std=(0.25, 0.25, 0.25), interpolation="box"
+        ),
+        optimizer=OptimizerConfig(name="muon", learning_rate=4e-3, momentum=0.95),
+        augment=AugmentConfig(crop_padding=4, flip=True),
+        split=SplitConfig(validation=0.05, calibration_a=0.15, calibration_b=0.15, test=0.15),
+        epochs=20,
+        batch_size=16,
+        ema_decay=0.99,
+        compile=True,
+        alpha=0.05,
+        training_data=(
+            "ELPV: 2,624 electroluminescence photographs of solar cells (Buerhop-Lutz et al. "
+            "2018; Deitsch et al. 2019), CC BY-NC-SA 4.0: non-commercial use only."
+        ),
+        intended_use="Demonstration of inspection of solar cells: functional or defective.",
+    )
+
+
+_ALL = (
+    Recipe(
+        name="digits",
+        summary="scikit-learn's digits at 16x16; under a minute on two cores; for tests",
+        make=_digits,
+    ),
+    Recipe(
+        name="cifar10-small",
+        summary="the embedded model: CIFAR-10, 1.63 M parameters; at most 2.5 h on two cores",
+        make=_cifar10_small,
+    ),
+    Recipe(
+        name="cifar10-small-accelerator",
+        summary="a wider one of the same kind; sized for 20 minutes on one H100 (not timed yet)",
+        make=_cifar10_small_accelerator,
+    ),
+    Recipe(
+        name="cifar10",
+        summary="the thesis's CIFAR network; sized for 20 minutes on one H100 (not timed yet)",
+        make=_cifar10,
+    ),
+    Recipe(
+        name="elpv",
+        summary="photographs of solar cells at 128x128, functional or defective; two cores",
+        make=_elpv,
+    ),
+)
+
+RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
+"""Every recipe by name."""
+
+
+def recipe(name: str) -> FitConfig:
+    """The configuration of a recipe.
+
+    Raises:
+        ConfigError: There is no such recipe.
+    """
+    if name not in RECIPES:
+        raise ConfigError(
+            f"recipe is {name!r}; there are: {', '.join(RECIPES)}; see `ibinn-train recipes`"
+        )
+    return RECIPES[name].make()
