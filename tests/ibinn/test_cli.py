@@ -327,6 +327,15 @@ def test_explain_says_what_is_wrong(
     assert not (folder / out).exists()
 
 
+def test_verify_names_what_is_wrong_with_a_bundle(folder: Path) -> None:
+    result = ibinn("verify", folder / "none")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("ibinn: ")
+    assert "none" in result.stderr
+    (folder / "manifest.json").write_text("{")
+    assert ibinn("verify", folder).exit_code == 2
+
+
 def test_version_is_printed() -> None:
     assert ibinn("--version").stdout == f"ibinn {__version__}\n"
 
