@@ -91,8 +91,8 @@ def data_sentences(diagnosis: Diagnosis) -> Iterator[str]:
     if duplicates.copies or duplicates.near:
         yield (
             f"{_count(duplicates.copies, 'exact copy', 'exact copies')} and "
-            f"{_count(duplicates.near, 'near-duplicate pair')}; they are kept together in the "
-            f"splits."
+            f"{_count(duplicates.near, 'near-duplicate pair')}; they are kept on one "
+            f"side of the splits that are made here."
         )
     else:
         yield "No exact copies and no near-duplicates."
@@ -158,15 +158,14 @@ def promise_sentences(diagnosis: Diagnosis) -> Iterator[str]:
     lacking = [entry for entry in scarce if entry.promise.more]
     for entry in lacking[:_MAX_PROMISES]:
         yield _class_promise(entry, diagnosis.calibration_share)
+    alpha = f"{diagnosis.promise.alpha:g}"
     if len(lacking) > _MAX_PROMISES:
-        yield f"… and {len(lacking) - _MAX_PROMISES} more classes below α = {_alpha(lacking[0])}"
+        yield f"… and {len(lacking) - _MAX_PROMISES} more classes cannot be tested at {alpha}."
     enough = len(scarce) - len(lacking)
     if enough and lacking:
-        yield f"The other {_count(enough, 'class', 'classes')} can be tested at {_alpha(scarce[0])}."
+        yield f"The other {_count(enough, 'class', 'classes')} can be tested at {alpha}."
     elif enough:
-        yield _class_promise(scarce[0], diagnosis.calibration_share).replace(
-            ": no per-class", " (the fewest): no per-class"
-        )
+        yield f"Fewest: {_class_promise(scarce[0], diagnosis.calibration_share)}"
 
 
 def _class_promise(entry: ClassDiagnosis, share: float) -> str:
@@ -190,10 +189,6 @@ def _collect(promise: Promise, share: float) -> str:
     if not promise.more or not share:
         return ""
     return f" (about {round(promise.more / share):,} more images at this split)"
-
-
-def _alpha(entry: ClassDiagnosis) -> str:
-    return f"{entry.promise.alpha:g}"
 
 
 def _pairs(pairs: Sequence[DuplicatePair], count: int) -> Iterator[str]:

@@ -62,7 +62,7 @@ def find_duplicates(ids: Sequence[str], thumbnails: Pixels) -> Duplicates:
     compared with its 8 nearest only, so time and memory grow as N log N.
 
     Clusters are chains: a is like b, b is like c. In sets of very simple images (thin digits)
-    chains could swallow a class, so a chain of more than max(10, N / 100) images is linked
+    chains could swallow a class, so a chain of more than max(10, N / 50) images is linked
     again at half the fine distance, then at a quarter, and then only its exact copies stay
     together. No cluster is larger than that bound but for exact copies.
 
@@ -77,7 +77,7 @@ def find_duplicates(ids: Sequence[str], thumbnails: Pixels) -> Duplicates:
     keys, first = np.unique(np.concatenate([copies, near]), axis=0, return_index=True)
     distance = np.concatenate([exact, distance])[first]
 
-    limit = max(10, count // 100)
+    limit = max(10, count // 50)
     linked = distance <= FINE_DISTANCE
     cluster = _components(count, keys[linked])
     loosened = np.zeros(count, bool)
