@@ -1,0 +1,112 @@
+"""The command `ibinn-serve`."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import ibinn
+from ibinn.errors import BundleNotFoundError
+from service import cli
+from service.settings import PREFIX, Settings
+from tests.service.stub import StubClassifier
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(PREFIX):
+            monkeypatch.delenv(name)
+
+
+def invoke(*arguments: str) -> Any:
+    return CliRunner().invoke(cli.app, list(arguments), env={"COLUMNS": "120"})
+
+
+def test_every_setting_is_an_option() -> None:
+    text = invoke("--help").output
+    for name in Settings.model_fields:
+        assert f"--{name.replace('_', '-')}" in text
+    assert "IBINN_PORT=8080" in text
+
+
+def test_version_is_printed() -> None:
+    assert invoke("--version").output == f"ibinn-serve {ibinn.__version__}\n"
+
+
+def test_wrong_setting_is_one_line_and_exit_code_2() -> None:
+    result = invoke("--port", "70000")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: setting port: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_bundle_that_cannot_be_loaded_is_one_line_and_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def load_bundle(settings: Settings) -> StubClassifier:
+        raise BundleNotFoundError(f"no bundle at {settings.bundle}")
+
+    monkeypatch.setattr(cli, "load_bundle", load_bundle)
+    result = invoke("--bundle", "nowhere", "--port", "0", "--metrics-port", "0")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "error: no bundle at nowhere\n"
+
+
+def test_flags_reach_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Settings] = []
+    monkeypatch.setattr(cli, "run", seen.append)
+    monkeypatch.setenv("IBINN_MAX_SIDE_PX", "99")
+    result = invoke("--bundle", "b", "--alpha", "0.05", "--port", "0", "--log-level", "error")
+    assert result.exit_code == 0, result.output
+    assert (seen[0].bundle, seen[0].alpha, seen[0].port) == (Path("b"), 0.05, 0)
+    assert (seen[0].max_side_px, seen[0].host) == (99, "127.0.0.1")
+
+
+def test_ready_line_states_the_real_ports_and_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    echo = typer.echo
+
+    def echo_and_stop(text: str) -> None:
+        echo(text)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(cli, "load_bundle", lambda settings: StubClassifier())
+    monkeypatch.setattr(cli.typer, "echo", echo_and_stop)
+    result = invoke("--port", "0", "--metrics-port", "0")
+    assert result.exit_code == 0, result.output
+    match = re.fullmatch(
+        r"ready grpc=127\.0\.0\.1:(\d+) metrics=http://127\.0\.0\.1:(\d+)/metrics "
+        r"model=stub weights=aaaaaaaaaaaa alpha=0\.01\n",
+        result.stdout,
+    )
+    assert match is not None, result.stdout
+    assert "0" not in match.groups()
+
+
+def test_wrong_bundle_path_is_one_clear_line_from_the_real_command(tmp_path: Path) -> None:
+    pytest.importorskip("ibinn.bundle")
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "service"),
+            *("--bundle", str(tmp_path / "none"), "--port", "0", "--metrics-port", "0"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: ")
+    assert "none" in result.stderr
+    assert result.stderr.count("\n") == 1
