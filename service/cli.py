@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import ibinn
+from ibinn import manifest
 from ibinn.errors import IbinnError
 from ibinn.types import ModelInfo
 from service import settings as settings_module
@@ -112,7 +113,9 @@ def load_bundle(settings: Settings) -> Classifier:
         BundleError: There is no usable bundle.
         ConfigError: The bundle's calibration cannot give the significance asked for.
     """
-    # torch takes seconds to import; --help and a wrong setting need not wait for it.
+    if settings.bundle is not None:
+        manifest.read(settings.bundle)
+    # torch takes seconds to import: --help, a wrong setting or path need not wait for it.
     from ibinn import bundle
     from ibinn.images import Limits
 

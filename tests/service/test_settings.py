@@ -45,7 +45,9 @@ def test_file_may_be_named_in_the_environment(file: Path, monkeypatch: pytest.Mo
 
 def test_wrong_value_is_named_with_every_place_to_set_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IBINN_METRICS_PORT", "99999")
-    with pytest.raises(ConfigError, match=r"metrics_port.*65535.*'99999'.*--metrics-port") as caught:
+    with pytest.raises(
+        ConfigError, match=r"metrics_port.*65535.*'99999'.*--metrics-port"
+    ) as caught:
         load({})
     assert "IBINN_METRICS_PORT" in str(caught.value)
 
