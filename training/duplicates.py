@@ -145,6 +145,8 @@ def _near_pairs(thumbnails: Pixels) -> tuple[Indices, Floats]:
     pairs = np.unique(pairs, axis=0).astype(np.int64)
 
     pairs = pairs[_rms(coarse, pairs) <= COARSE_DISTANCE]
+    if len(pairs) == 0:
+        return none
     used, compact = np.unique(pairs, return_inverse=True)
     fine, _ = _standardised(values[textured[used]].reshape(len(used), -1))
     distance = _rms(fine, compact.reshape(pairs.shape))
