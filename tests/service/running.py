@@ -20,7 +20,7 @@ from service.server import Addresses, Server
 from service.settings import Settings
 from tests.service.stub import INFO, StubClassifier
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
