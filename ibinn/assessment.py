@@ -343,7 +343,8 @@ def _reason(
             return "The model is not calibrated, so nothing can be said about how usual this is."
         broken = [name for name, values in scores.statistics.items() if not np.isfinite(values[i])]
         return f"Not finite for this image: {', '.join(broken) or 'the likelihood'}."
-    assert combined is not None and combined.p_value is not None
+    assert combined is not None
+    assert combined.p_value is not None
     if verdict is Verdict.UNKNOWN:
         driver, phrase = _driver(scores, i, statistics, tests)
         return (

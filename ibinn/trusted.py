@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import overload
+from typing import TypeIs, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -309,7 +309,7 @@ def _chunks(prepared: Sequence[PreparedImage]) -> Iterator[Sequence[PreparedImag
         yield prepared[start : start + CHUNK]
 
 
-def _is_one(images: ImageLike | Sequence[ImageLike]) -> bool:
+def _is_one(images: ImageLike | Sequence[ImageLike]) -> TypeIs[ImageLike]:
     if isinstance(images, np.ndarray):
         return images.ndim != 4
     return isinstance(images, str | bytes | os.PathLike | Image.Image)

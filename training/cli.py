@@ -1,21 +1,98 @@
-"""The command `ibinn-train`."""
+"""The command `ibinn-train`.
+
+Exit codes: 0 done; 1 the run stopped early and can be resumed; 2 something is wrong, and the
+message says what.
+"""
 
 from __future__ import annotations
 
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ibinn.errors import IbinnError
+
+if TYPE_CHECKING:
+    from training.finish import OodFolders
+
 app = typer.Typer(
     no_args_is_help=True,
-    help="Train, evaluate and compare trustworthy image classifiers.",
+    help="Train, evaluate and examine trustworthy image classifiers.",
     pretty_exceptions_enable=False,
+    add_completion=False,
 )
 
 DataOption = Annotated[
     str, typer.Option("--data", help="Folder of class folders, or: digits, elpv.")
 ]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="key=value, such as epochs=20 or optimizer.learning_rate=0.002."),
+]
+GroupOption = Annotated[
+    str | None,
+    typer.Option(help="'parent' or a regular expression with a group: images kept together."),
+]
+SkipOption = Annotated[
+    bool, typer.Option("--skip-unreadable", help="Go on without unreadable files; count them.")
+]
+OodOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder with mnist/ and tiny-imagenet/ for the report; default: beside --data."
+    ),
+]
+AcceleratorOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
+
+@app.command()
+def doctor(
+    data: Annotated[str, typer.Argument(help="Folder of class folders, or: digits, elpv.")],
+    recipe: Annotated[
+        str | None, typer.Option(help="Examine with this recipe's split instead of the default.")
+    ] = None,
+    group_by: GroupOption = None,
+    alpha: Annotated[float, typer.Option(help="Significance wished for per class.")] = 0.05,
+) -> None:
+    """Examine a data set: what is in it, what is wrong with it, what it can promise."""
+    from rich.console import Console
+
+    from training.data import open_data
+    from training.doctor import diagnose
+    from training.doctor_view import render
+    from training.recipes import recipe as recipe_of
+    from training.splits import SplitConfig
+
+    with reported_errors():
+        split = recipe_of(recipe).split if recipe else SplitConfig()
+        source = open_data(data, skip_unreadable=True, group_by=group_by)
+        Console().print(render(diagnose(source, split, alpha=alpha)))
+
+
+@app.command()
+def recipes(
+    show: Annotated[
+        str | None, typer.Option(help="Print one recipe's whole configuration.")
+    ] = None,
+) -> None:
+    """List the recipes, or print one."""
+    from training.config import to_dict
+    from training.recipes import RECIPES
+    from training.recipes import recipe as recipe_of
+
+    with reported_errors():
+        if show is not None:
+            typer.echo(json.dumps(to_dict(recipe_of(show)), indent=2))
+            return
+        width = max(map(len, RECIPES))
+        for entry in RECIPES.values():
+            typer.echo(f"{entry.name:<{width}}  {entry.summary}")
 
 
 @app.command()
@@ -23,43 +100,118 @@ def fit(
     recipe: Annotated[str, typer.Option(help="Name of a recipe; see `ibinn-train recipes`.")],
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Folder of the run; an existing run is resumed.")],
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value, such as epochs=20.")
-    ] = None,
-    group_by: Annotated[
-        str | None, typer.Option(help="Regular expression or 'parent': images kept together.")
-    ] = None,
-    skip_unreadable: Annotated[
-        bool, typer.Option("--skip-unreadable", help="Go on without unreadable files.")
+    set_: SetOption = None,
+    group_by: GroupOption = None,
+    skip_unreadable: SkipOption = False,
+    ood_data: OodOption = None,
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="Also train a ResNet for as long, and compare.")
     ] = False,
-    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    accelerator: AcceleratorOption = "auto",
     devices: Annotated[int, typer.Option(help="Number of processes.")] = 1,
     stop_after: Annotated[
         float | None, typer.Option(help="Stop with a checkpoint after so many seconds.")
     ] = None,
 ) -> None:
-    """Train a model and write its bundle."""
-    from training import fit as fitting
-    from training.config import override
-    from training.console import Console
-    from training.recipes import recipe as recipe_of
+    """Train a model on a folder of images and write its bundle with a report."""
+    with reported_errors():
+        from training import fit as fitting
+        from training.config import override
+        from training.console import Console
+        from training.finish import finish
+        from training.recipes import recipe as recipe_of
 
-    config = override(recipe_of(recipe), set_ or [])
-    fabric = fitting.Hardware(accelerator=accelerator, devices=devices).fabric()
-    prepared = fitting.prepare(
-        config, data, out, skip_unreadable=skip_unreadable, group_by=group_by
-    )
-    with Console(out, quiet=not fabric.is_global_zero) as console:
-        fitting.train_model(
-            config, prepared, out, fabric=fabric, progress=console, stop_after_s=stop_after
+        config = override(recipe_of(recipe), set_ or [])
+        fabric = fitting.Hardware(accelerator=accelerator, devices=devices).fabric()
+        prepared = fitting.prepare(
+            config,
+            data,
+            out,
+            skip_unreadable=skip_unreadable,
+            group_by=group_by,
         )
+        with Console(out, quiet=not fabric.is_global_zero) as console:
+            console.data(prepared.source, prepared.manifest)
+            trained = fitting.train_model(
+                config, prepared, out, fabric=fabric, progress=console, stop_after_s=stop_after
+            )
+            if trained is None:
+                console.say(f"stopped after {stop_after:g} s; the same command goes on from here")
+                raise typer.Exit(1)
+            if not fabric.is_global_zero:
+                return
+            console.say("calibrating, evaluating and writing the report")
+            evaluation = finish(
+                trained,
+                config,
+                prepared,
+                out,
+                command=shlex.join(["ibinn-train", *sys.argv[1:]]),
+                ood=_ood_folders(ood_data, data),
+                with_baseline=baseline,
+                device=fabric.device,
+                progress=console.evaluation,
+            )
+        _print_summary(evaluation.headline(), out / "bundle")
+
+
+@app.command()
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="A model bundle.")],
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Folder for report.html and report.json.")],
+    group_by: GroupOption = None,
+    skip_unreadable: SkipOption = False,
+    ood_data: OodOption = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Measure a bundle on the test images of a data set and write the report."""
+    with reported_errors():
+        from ibinn import bundle as bundles
+        from training.console import Console
+        from training.finish import evaluate_bundle, report_files
+        from training.fit import test_images
+
+        manifest = bundles.verify(bundle)
+        classifier = bundles.load(bundle, device=device)
+        images = test_images(manifest, data, skip_unreadable=skip_unreadable, group_by=group_by)
+        out.mkdir(parents=True, exist_ok=True)
+        with Console(out, quiet=False) as console:
+            evaluation = evaluate_bundle(
+                classifier,
+                manifest,
+                images,
+                calibration=None,
+                ood=_ood_folders(ood_data, data),
+                progress=console.evaluation,
+            )
+        for name, text in report_files(evaluation, classifier).items():
+            (out / name).write_text(text, encoding="utf-8")
+        _print_summary(evaluation.headline(), out)
+
+
+@contextmanager
+def reported_errors() -> Iterator[None]:
+    """Turn an error of ours into one line on standard error and exit code 2."""
+    try:
+        yield
+    except IbinnError as error:
+        typer.secho(f"ibinn-train: {error}", err=True, fg=typer.colors.RED)
+        raise typer.Exit(2) from error
+
+
+def _ood_folders(ood_data: Path | None, data: str) -> OodFolders:
+    from training.finish import OodFolders
+
+    return OodFolders.under(ood_data if ood_data is not None else Path(data).resolve().parent)
+
+
+def _print_summary(headline: dict[str, float], where: Path) -> None:
+    for name, value in headline.items():
+        typer.echo(f"{name:>24}  {value:.4g}")
+    typer.echo(f"written: {where} (open {where / 'report.html'})")
 
 
 def main() -> None:
     """Entry point of the console script."""
     app()
-
-
-@app.callback()
-def _root() -> None:
-    pass

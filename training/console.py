@@ -14,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch.utils.tensorboard import SummaryWriter
 
 from training.checkpoint import CurvePoint
+from training.data import DataSource
+from training.splits import SplitManifest
 
 _LINE_EVERY_S = 60.0
 
@@ -57,6 +59,33 @@ class Console:
         self._bar.stop()
         if self._writer is not None:
             self._writer.close()
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        self._console.print(text)
+
+    def data(self, source: DataSource, manifest: SplitManifest) -> None:
+        """Say what the run trains on."""
+        counts = ", ".join(
+            f"{len(ids):,} {role.replace('_', ' ')}" for role, ids in manifest.roles.items()
+        )
+        self.say(f"{source.name}: {len(source.train.class_names)} classes; images: {counts}")
+        if manifest.excluded:
+            self.say(
+                f"{len(manifest.excluded):,} training images are left out: the test set has the "
+                "same image or group"
+            )
+        if source.skipped:
+            self.say(
+                f"{len(source.skipped):,} unreadable files skipped, such as "
+                f"{source.skipped[0].name}: {source.skipped[0].reason}"
+            )
+
+    def evaluation(self, what: str, done: int, total: int) -> None:
+        """Show how far the evaluation is."""
+        self._bar.update(
+            self._task, completed=done, total=total, rate=0.0, left=what, description=what
+        )
 
     def step(self, step: int, total: int, images_per_s: float) -> None:
         """Advance the bar; the time left follows from this session's own pace."""

@@ -12,9 +12,11 @@ import torch
 from lightning.fabric import Fabric
 
 from ibinn.classifier import GenerativeClassifier
+from ibinn.errors import DataError
 from ibinn.latent import GaussianMixture
-from training.config import FitConfig, to_dict
-from training.data import DataSource, open_data
+from ibinn.manifest import Manifest
+from training.config import FitConfig, from_dict, to_dict
+from training.data import DataSource, ImageSet, open_data
 from training.loop import Progress, Trained, TrainingData, train
 from training.splits import Role, SplitManifest, make_splits, role_set
 
@@ -76,6 +78,33 @@ def prepare(
     manifest.save(out / "split.json")
     (out / "config.json").write_text(json.dumps(to_dict(config), indent=2) + "\n")
     return Prepared(source=source, manifest=manifest)
+
+
+def test_images(
+    manifest: Manifest, data: str, *, skip_unreadable: bool = False, group_by: str | None = None
+) -> ImageSet:
+    """The test images that a bundle may be judged on.
+
+    The data's own test set, or else the test part of the split that the bundle was trained
+    with, made again and checked against the digest in the manifest.
+
+    Raises:
+        DataError: The data has no test set and is not what the bundle was trained on.
+    """
+    source = open_data(data, skip_unreadable=skip_unreadable, group_by=group_by)
+    if source.test is not None:
+        return source.test
+    config = from_dict(dict(manifest.training.config))
+    split = make_splits(source, config.split)
+    expected = manifest.training.split_sha256.get(Role.TEST.value)
+    if split.sha256[Role.TEST] != expected:
+        raise DataError(
+            f"{data} has no test images of its own, and its split (test sha256 "
+            f"{split.sha256[Role.TEST][:12]}) is not that of the bundle's training "
+            f"({(expected or 'none')[:12]}): its images may have been trained on; give the "
+            "data of the training run, or a folder with train/ and test/"
+        )
+    return role_set(source, split, Role.TEST)
 
 
 def build_model(config: FitConfig, classes: int) -> GenerativeClassifier:

@@ -8,7 +8,7 @@ that it has none.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -188,12 +188,17 @@ def from_dict(data: Mapping[str, Any]) -> ArchitectureConfig:
             f"architecture is {name!r}; there are: {', '.join(ARCHITECTURES)}; choose one of them"
         )
     kind = ARCHITECTURES[name]
+    build: Callable[..., ArchitectureConfig] = kind
     known = {field.name for field in dataclasses.fields(kind)}
     if unknown := sorted(set(values) - known):
         raise ConfigError(
             f"architecture {name}: unknown key {unknown[0]!r}; there are: "
             f"{', '.join(sorted(known))}; remove or rename it"
         )
-    return kind(
-        **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    )
+    listed = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+    }
+    try:
+        return build(**listed)
+    except TypeError as error:
+        raise ConfigError(f"architecture {name}: {error}; check the types of its values") from error

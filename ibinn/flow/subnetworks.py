@@ -82,8 +82,8 @@ class LowPrecision(nn.Module):
         self.module = module
         self.dtype = dtype
         # Weights keep the names that they have without this wrapper.
-        self._register_state_dict_hook(_drop_prefix)
-        self.register_load_state_dict_pre_hook(_add_prefix)
+        self._register_state_dict_hook(_drop_prefix)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_add_prefix)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, self.dtype):

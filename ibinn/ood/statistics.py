@@ -99,7 +99,10 @@ def fit_statistics(coordinates: Tensor, labels: Tensor, classes: int) -> FittedS
 def _precision(centred: Tensor) -> Tensor:
     covariance = centred.T @ centred / max(len(centred) - 1, 1)
     ridge = 1e-3 * covariance.diagonal().mean().clamp_min(1e-12)
-    return torch.linalg.inv(covariance + ridge * torch.eye(len(covariance)).to(covariance))
+    inverse: Tensor = torch.linalg.inv(
+        covariance + ridge * torch.eye(len(covariance)).to(covariance)
+    )
+    return inverse
 
 
 def log_q_x(evidence: Evidence, context: StatisticContext) -> Tensor:
@@ -173,7 +176,7 @@ def gaussian_fit(evidence: Evidence, context: StatisticContext) -> Tensor:
     ordered = residual(evidence, context).sort(1).values
     dims = ordered.shape[1]
     expected = (torch.arange(dims, device=ordered.device, dtype=torch.float32) + 0.5) / dims
-    uniform = torch.special.ndtr(ordered)
+    uniform: Tensor = torch.special.ndtr(ordered)
     distance = (uniform - expected).square().mean(1) + 1.0 / (12.0 * dims**2)
     return distance.double().log()
 
