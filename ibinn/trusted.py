@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import TypeIs, overload
+from typing import TypeGuard, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -188,7 +188,7 @@ class TrustedClassifier:
         """
         if _is_one(images):
             return self.assess([self.prepare(images)])[0]
-        return self.assess(self._prepare_all(images))
+        return self.assess(self._prepare_all(cast(Sequence[ImageLike], images)))
 
     def explain(self, image: ImageLike, classes: Sequence[str] | None = None) -> Explanation:
         """Answer and heatmaps for one image; see `explain_prepared`."""
@@ -309,7 +309,7 @@ def _chunks(prepared: Sequence[PreparedImage]) -> Iterator[Sequence[PreparedImag
         yield prepared[start : start + CHUNK]
 
 
-def _is_one(images: ImageLike | Sequence[ImageLike]) -> TypeIs[ImageLike]:
+def _is_one(images: ImageLike | Sequence[ImageLike]) -> TypeGuard[ImageLike]:
     if isinstance(images, np.ndarray):
         return images.ndim != 4
     return isinstance(images, str | bytes | os.PathLike | Image.Image)

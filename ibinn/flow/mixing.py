@@ -97,9 +97,9 @@ class ChannelPermutation(FlowLayer):
 def random_rotation(size: int, generator: torch.Generator) -> Tensor:
     """Draw from the uniform distribution on SO(size), float64 (size, size)."""
     gaussian = torch.randn(size, size, generator=generator, dtype=torch.float64)
-    q, r = torch.linalg.qr(gaussian)
+    factor, r = torch.linalg.qr(gaussian)
     # Signs of R's diagonal make the QR factor uniform on O(n); one column flip makes it SO(n).
-    q = q * r.diagonal().sign()
+    q: Tensor = factor * r.diagonal().sign()
     if torch.linalg.det(q) < 0:
         q[:, 0] = -q[:, 0]
     return q
