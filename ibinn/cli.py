@@ -30,7 +30,8 @@ from ibinn.errors import (
     InvalidImageError,
     OverloadedError,
 )
-from ibinn.rendering import json_line, model_block, prediction_block, predictions_table
+from ibinn.json_lines import json_line
+from ibinn.rendering import model_block, prediction_block, predictions_table
 from ibinn.types import Explanation, ModelInfo, Prediction
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""How answers look as text: rich renderables for a terminal, and JSON lines for programs.
+"""How answers look on a terminal, as rich renderables.
 
 Functions of the values of `ibinn.types`; nothing here prints. Colour stands only in styles, so
 that a console without colour shows the same words.
@@ -7,11 +7,8 @@ that a console without colour shows the same words.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-from collections.abc import Iterable, Sequence
-from datetime import datetime
-from typing import TypeAlias
+from collections.abc import Sequence
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.console import Group as Lines
@@ -22,6 +19,7 @@ from rich.text import Text
 
 from ibinn.types import (
     ConformalSet,
+    Group,
     InputInfo,
     ModelInfo,
     ObservedAccuracy,
@@ -29,8 +27,6 @@ from ibinn.types import (
     TestInfo,
     Verdict,
 )
-
-Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 VERDICT_STYLES = {
     Verdict.NOT_FLAGGED: "bold green",
@@ -164,6 +160,7 @@ def model_block(info: ModelInfo) -> RenderableType:
         ("network", network + f"{info.input_side} pixels"),
         ("accepts", accepts),
         ("calibration", _calibration_line(info)),
+        ("tests", _tests_line(info.tests)),
         ("heatmaps", "yes" if info.explainable else "not with this network"),
         ("weights", versions.weights),
         ("calibrated", versions.calibration or "–"),
@@ -186,44 +183,12 @@ def model_block(info: ModelInfo) -> RenderableType:
             Text("measured on the test images", style="bold"),
             Padding(metrics, (0, 0, 1, 2), expand=False),
         ]
-    if info.tests:
+    if any(test.auroc or test.miss_rates for test in info.tests):
         parts += [
-            Text("tests", style="bold"),
-            Padding(_tests_table(info.tests), (0, 0, 0, 2), expand=False),
+            Text("combined test on kinds of unknown images", style="bold"),
+            Padding(_worth(info.tests), (0, 0, 0, 2), expand=False),
         ]
     return Lines(*parts)
-
-
-def json_line(value: object, **first: Json) -> str:
-    """``value`` (a result dataclass) as one line of JSON, keys in the order of its fields.
-
-    Args:
-        value: A dataclass of `ibinn.types` without arrays.
-        first: Keys set before the fields, such as the file's name.
-
-    Numbers that JSON does not have (NaN, infinities) become null.
-    """
-    if not dataclasses.is_dataclass(value) or isinstance(value, type):
-        raise TypeError(f"expected a result dataclass, got {type(value).__name__}")
-    fields = _plain(dataclasses.asdict(value))
-    assert isinstance(fields, dict)
-    return json.dumps({**first, **fields}, ensure_ascii=False, allow_nan=False)
-
-
-def _plain(value: object) -> Json:
-    if value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    raise TypeError(f"{type(value).__name__} has no JSON form here")
 
 
 def _input_line(info: InputInfo) -> str:
@@ -274,22 +239,28 @@ def _calibration_line(info: ModelInfo) -> str:
     )
 
 
-def _tests_table(tests: Iterable[TestInfo]) -> Table:
-    tests = tuple(tests)
-    sets = list(dict.fromkeys(name for test in tests for name, _ in test.auroc))
+def _tests_line(tests: Sequence[TestInfo]) -> str:
+    single = [test for test in tests if test.group is not Group.COMBINED]
+    groups = dict.fromkeys(test.group for test in single)
+    counts = (f"{sum(test.group is group for test in single)} {group.value}" for group in groups)
+    return f"{len(single)} single ({', '.join(counts)}) and the combined one, which decides"
+
+
+def _worth(tests: Sequence[TestInfo]) -> Table:
+    """What the combined test is worth: a row per kind of image, AUROC and miss rate per α."""
+    combined = [test for test in tests if test.group is Group.COMBINED]
+    auroc = {name: value for test in combined for name, value in test.auroc}
+    missed = {(name, alpha): rate for test in combined for name, alpha, rate in test.miss_rates}
+    alphas = list(dict.fromkeys(alpha for _, alpha in missed))
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
-    for title in ("name", "group"):
-        table.add_column(title, no_wrap=True)
-    for title in ("α", "smallest p", *(f"AUROC {printable(name)}" for name in sets)):
-        table.add_column(Text(title), justify="right")
-    for test in tests:
-        auroc = dict(test.auroc)
+    table.add_column("images")
+    for title in ("AUROC", *(f"missed at α = {alpha:g}" for alpha in alphas)):
+        table.add_column(title, justify="right", no_wrap=True)
+    for name in dict.fromkeys([*auroc, *(name for name, _ in missed)]):
+        rates = (missed.get((name, alpha)) for alpha in alphas)
         table.add_row(
-            Text(printable(test.name)),
-            test.group.value,
-            f"{test.alpha:g}",
-            _p_value(test.smallest_p),
-            *(_percent(auroc[name]) if name in auroc else "–" for name in sets),
+            Text(printable(name)),
+            *("–" if rate is None else _percent(rate) for rate in (auroc.get(name), *rates)),
         )
     return table
 

@@ -92,11 +92,13 @@ def photographs() -> tuple[Sample, ...]:
     )
 
 
-def digit(index: int = 0) -> Sample:
+def digit(index: int = 0, *, enlarged: int = 4) -> Sample:
     """Handwritten digit number ``index`` of scikit-learn's 1,797, dark on white, PNG.
 
     Args:
         index: Position in `sklearn.datasets.load_digits`, 0 to 1796.
+        enlarged: Side of the square that each of the 8 × 8 values becomes. The default gives
+            32 × 32, the embedded bundle's input, so that no resizing blurs the edges.
 
     Raises:
         DataError: There is no digit with this number, or scikit-learn is not installed.
@@ -111,7 +113,8 @@ def digit(index: int = 0) -> Sample:
     # 8×8 grey levels from 0 (paper) to 16 (ink) and the digit, enlarged without smoothing.
     *values, target = (int(float(value)) for value in rows[index].split(","))
     ink = np.array(values, dtype=np.float64).reshape(8, 8) / 16.0
-    pixels = np.rint(255.0 * (1.0 - ink)).astype(np.uint8).repeat(16, axis=0).repeat(16, axis=1)
+    paper = np.rint(255.0 * (1.0 - ink)).astype(np.uint8)
+    pixels = paper.repeat(enlarged, axis=0).repeat(enlarged, axis=1)
     return Sample(
         name=f"digit-{index:04d}.png",
         kind=SampleKind.DIGIT,

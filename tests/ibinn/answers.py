@@ -126,6 +126,8 @@ def make_info() -> ModelInfo:
                 kind=TestKind.HIGH_IS_UNUSUAL,
                 alpha=0.01,
                 smallest_p=0.0004,
+                miss_rates=(("digits", 0.01, 0.25), ("digits", 0.05, 0.125)),
+                auroc=(("digits", 0.996),),
             ),
         ),
         metrics=(("top1", 0.79),),
