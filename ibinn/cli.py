@@ -10,45 +10,22 @@ only when a command needs one, a client only with ``--server``.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from ibinn import __version__
-from ibinn.errors import (
-    ConfigError,
-    DeadlineError,
-    IbinnError,
-    ImageError,
-    InternalServerError,
-    InvalidImageError,
-    OverloadedError,
-)
+from ibinn.errors import ConfigError, IbinnError
 from ibinn.json_lines import json_line
 from ibinn.rendering import model_block, prediction_block, predictions_table
-from ibinn.types import Explanation, ModelInfo, Prediction
-
-if TYPE_CHECKING:
-    from ibinn.client import Client
-    from ibinn.trusted import TrustedClassifier
+from ibinn.sources import IMAGE_ERRORS, Failure, open_source
+from ibinn.types import Prediction
 
 _PLAIN_WIDTH = 160
-_BATCH = 32
-_REQUESTS_AT_A_TIME = 8
-# What concerns one image only; every other error would meet the next image as well.
-_IMAGE_ERRORS = (
-    ImageError,
-    InvalidImageError,
-    OverloadedError,
-    DeadlineError,
-    InternalServerError,
-)
 
 app = typer.Typer(
     help="Classify images, and say how far the answers can be trusted.",
@@ -69,112 +46,6 @@ Bundle = Annotated[
                  show_default=False),
 ]  # fmt: skip
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """An image that could not be answered, and why."""
-
-    error: IbinnError
-
-
-class Source(Protocol):
-    """Who answers: a classifier in this process, or a server."""
-
-    def classify(self, paths: Sequence[Path]) -> Iterator[Prediction | Failure]:
-        """Answer each image, in order; a `Failure` where one could not be answered."""
-
-    def explain(self, path: Path, classes: Sequence[str] | None) -> Explanation:
-        """Heatmaps of ``classes``, or of the most probable ones."""
-
-    def model(self) -> ModelInfo:
-        """What the model is."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalSource:
-    """Answers from a classifier in this process, computed in batches."""
-
-    classifier: TrustedClassifier
-
-    def classify(self, paths: Sequence[Path]) -> Iterator[Prediction | Failure]:
-        for start in range(0, len(paths), _BATCH):
-            batch = paths[start : start + _BATCH]
-            prepared = []
-            failures: dict[int, Failure] = {}
-            for position, path in enumerate(batch):
-                try:
-                    prepared.append(self.classifier.prepare(path))
-                except ImageError as error:
-                    failures[position] = Failure(error=error)
-            predictions = iter(self.classifier.assess(prepared) if prepared else ())
-            for position in range(len(batch)):
-                yield failures[position] if position in failures else next(predictions)
-
-    def explain(self, path: Path, classes: Sequence[str] | None) -> Explanation:
-        return self.classifier.explain(path, classes)
-
-    def model(self) -> ModelInfo:
-        return self.classifier.info
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RemoteSource:
-    """Answers from a server."""
-
-    client: Client
-
-    def classify(self, paths: Sequence[Path]) -> Iterator[Prediction | Failure]:
-        # Several at a time, because a server computes together what waits together.
-        with ThreadPoolExecutor(_REQUESTS_AT_A_TIME) as pool:
-            yield from pool.map(self._classify, paths)
-
-    def _classify(self, path: Path) -> Prediction | Failure:
-        try:
-            return self.client.classify(path)
-        except _IMAGE_ERRORS as error:
-            return Failure(error=error)
-
-    def explain(self, path: Path, classes: Sequence[str] | None) -> Explanation:
-        return self.client.explain(path, classes=classes)
-
-    def model(self) -> ModelInfo:
-        return self.client.model()
-
-
-@contextmanager
-def open_source(
-    *, server: str | None, bundle: Path | None, alpha: float | None = None
-) -> Iterator[Source]:
-    """The source that the options ask for, closed afterwards.
-
-    Raises:
-        ConfigError: Options that exclude each other.
-        BundleError: The bundle cannot be used.
-        RemoteError: The server cannot be reached.
-    """
-    if server is not None:
-        if bundle is not None:
-            raise ConfigError("got --server and --bundle; a server has its own bundle, give one")
-        if alpha is not None:
-            raise ConfigError(
-                "got --server and --alpha; a server keeps its own significance, leave --alpha out"
-            )
-        from ibinn.client import Client
-
-        with Client(server) as client:
-            yield RemoteSource(client=client)
-        return
-    with Console(stderr=True).status("loading the model …"):
-        classifier = load_classifier(bundle, alpha)
-    yield LocalSource(classifier=classifier)
-
-
-def load_classifier(path: Path | None, alpha: float | None) -> TrustedClassifier:
-    """The classifier of the bundle at ``path``, or of the embedded bundle."""
-    from ibinn.bundle import embedded_path, load
-
-    return load(embedded_path() if path is None else path, alpha=alpha)
 
 
 def _print_version(requested: bool) -> None:
@@ -256,7 +127,7 @@ def explain(
         with open_source(server=server, bundle=bundle) as source:
             try:
                 explanation = source.explain(image, classes or None)
-            except _IMAGE_ERRORS as error:
+            except IMAGE_ERRORS as error:
                 _complain(error, image=image)
                 raise typer.Exit(1) from error
         from ibinn.decoding import Limits, open_image

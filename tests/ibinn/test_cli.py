@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from ibinn import __version__, cli
+from ibinn import __version__, cli, sources
 from ibinn.errors import (
     BundleNotFoundError,
     ImageDecodeError,
@@ -129,7 +129,7 @@ def classifier(monkeypatch: pytest.MonkeyPatch) -> StubClassifier:
             raise BundleNotFoundError(f"there is no bundle at {path}")
         return stub
 
-    monkeypatch.setattr(cli, "load_classifier", load)
+    monkeypatch.setattr(sources, "load_classifier", load)
     return stub
 
 
