@@ -100,8 +100,9 @@ def assemble(
 ) -> TrustedClassifier:
     """A classifier from its parts, as `load` does it from files."""
     limits = limits or Limits()
-    model = model.to(device=device, memory_format=torch.channels_last).eval()
-    model.requires_grad_(requires_grad=False)
+    model.to(device=device)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.eval().requires_grad_(requires_grad=False)
     preprocessing = Preprocessing(PreprocessingConfig.from_dict(found.preprocessing))
     return TrustedClassifier(
         model=model,
@@ -110,7 +111,7 @@ def assemble(
         significance=settings,
         info=_model_info(found, model, calibration, settings, preprocessing, limits),
         limits=limits,
-        coverage_measured=found.metrics.get("conformal_coverage_measured"),
+        coverage_measured=found.metrics.get("conformal_coverage"),
     )
 
 

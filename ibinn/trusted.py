@@ -242,7 +242,7 @@ class TrustedClassifier:
     def _temperature(self) -> float:
         return self.reference.temperature if self.reference else 1.0
 
-    def _prepare_all(self, images: Sequence[ImageLike] | Pixels) -> list[PreparedImage]:
+    def _prepare_all(self, images: Sequence[ImageLike]) -> list[PreparedImage]:
         prepared = []
         for position, image in enumerate(images):
             try:

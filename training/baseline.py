@@ -25,8 +25,12 @@ def resnet(classes: int, side: int) -> nn.Module:
 
     Small inputs keep their resolution in the first layer, as usual for CIFAR.
     """
-    network = ResNet(
-        BasicBlock, layers=[2, 2, 2, 2], channels=(24, 48, 96, 192), num_classes=classes
+    # timm annotates the class of a block as a block.
+    network: nn.Module = ResNet(
+        BasicBlock,  # type: ignore[arg-type]
+        layers=(2, 2, 2, 2),
+        channels=(24, 48, 96, 192),
+        num_classes=classes,
     )
     if side <= SMALL_SIDE:
         network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
@@ -58,7 +62,8 @@ def train_baseline(
     """
     torch.manual_seed(config.seed)
     side = preprocessing.config.side
-    model = resnet(len(train.class_names), side).to(device).to(memory_format=torch.channels_last)
+    model = resnet(len(train.class_names), side).to(device)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True
     )

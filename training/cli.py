@@ -170,11 +170,11 @@ def evaluate(
         from ibinn import bundle as bundles
         from training.console import Console
         from training.finish import evaluate_bundle, report_files
-        from training.fit import test_images
+        from training.fit import held_out_images
 
         manifest = bundles.verify(bundle)
         classifier = bundles.load(bundle, device=device)
-        images = test_images(manifest, data, skip_unreadable=skip_unreadable, group_by=group_by)
+        images = held_out_images(manifest, data, skip_unreadable=skip_unreadable, group_by=group_by)
         out.mkdir(parents=True, exist_ok=True)
         with Console(out, quiet=False) as console:
             evaluation = evaluate_bundle(

@@ -80,7 +80,7 @@ def prepare(
     return Prepared(source=source, manifest=manifest)
 
 
-def test_images(
+def held_out_images(
     manifest: Manifest, data: str, *, skip_unreadable: bool = False, group_by: str | None = None
 ) -> ImageSet:
     """The test images that a bundle may be judged on.

@@ -11,11 +11,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from lightning.fabric import Fabric
-from timm.utils import ModelEmaV3
+from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
 from ibinn.classifier import GenerativeClassifier
@@ -160,7 +160,7 @@ def train(
     total = config.epochs * loader.steps_per_epoch
     if config.bf16_subnetworks:
         use_low_precision(model.network, torch.bfloat16)
-    model.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = ModelEmaV3(model, decay=config.ema_decay, foreach=True) if config.ema_decay else None
     optimizer = make_optimizer(model, config.optimizer)
     set_rate(optimizer, 0.0)
@@ -168,7 +168,7 @@ def train(
     state = _restore(path, model, average, optimizer, config, data.split_digest)
     step, spent, curve = state
     objective = Objective(model, config.objective)
-    compiled = torch.compile(objective) if config.compile else objective
+    compiled = cast(nn.Module, torch.compile(objective)) if config.compile else objective
     runner, optimizer = fabric.setup(compiled, optimizer)
     if average is not None:
         average.to(fabric.device)
