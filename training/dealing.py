@@ -121,14 +121,15 @@ def deal(
 
 
 def _neediest(left: Indices, target: Indices, labels: Indices) -> int:
-    """The role that lacks the largest share of its quota in the classes of a cluster."""
+    """The role that lacks the largest shares of its quotas, in a cluster's classes and in all."""
     classes = np.unique(labels)
-    wanted = target[:, classes].sum(axis=1)
-    # A class may have no quota in a small role; the role's own total stands in for it.
-    lacking = np.where(wanted > 0, left[:, classes].sum(axis=1), left.sum(axis=1))
-    wanted = np.where(wanted > 0, wanted, target.sum(axis=1))
-    need = np.where(wanted > 0, lacking / np.maximum(wanted, 1), -np.inf)
-    return int(np.argmax(need))
+    in_classes = left[:, classes].sum(axis=1) / np.maximum(target[:, classes].sum(axis=1), 1)
+    total = target.sum(axis=1)
+    in_all = left.sum(axis=1) / np.maximum(total, 1)
+    # Classes can lie in groups of their own: a role that has nothing yet goes before balance.
+    untouched = left.sum(axis=1) == total
+    need = in_classes + in_all + 2 * untouched
+    return int(np.argmax(np.where(total > 0, need, -np.inf)))
 
 
 def _rank(seed: int, key: str) -> int:
