@@ -49,9 +49,10 @@ class DctPooling(FlowLayer):
         return rows.T @ z.view(shape).permute(0, 3, 1, 2) @ columns
 
     def _matrices(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if x.dtype == self.rows.dtype:
+        if x.dtype == self.rows.dtype == torch.float32:
             return self.rows, self.columns
-        # Rounded float32 entries are orthogonal to 1e-7 only: build wider ones where asked.
+        # Rounded float32 entries are orthogonal to 1e-7 only, also after `.double()`: build
+        # wider ones where asked.
         return (
             dct_matrix(self.height).to(x.device, x.dtype),
             dct_matrix(self.width).to(x.device, x.dtype),
