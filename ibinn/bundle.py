@@ -26,6 +26,7 @@ from ibinn.assessment import COMBINED, Significance
 from ibinn.classifier import GenerativeClassifier
 from ibinn.errors import BundleError, BundleFormatError, ConfigError, IbinnError
 from ibinn.flow.architectures import from_dict as architecture_from_dict
+from ibinn.flow.base import InvertibleNetwork
 from ibinn.images import FORMATS, Limits, Preprocessing, PreprocessingConfig
 from ibinn.latent import GaussianMixture, MixtureConfig
 from ibinn.manifest import Manifest, verify
@@ -76,7 +77,7 @@ def load(
     folder = Path(path)
     found = verify(folder)
     model = _load_model(found, folder)
-    calibration = _load_reference(found, folder)
+    calibration = _load_reference(found, model.network, folder)
     settings = Significance(
         alpha=found.alpha if alpha is None else alpha, coverage=found.conformal_coverage
     )
@@ -181,10 +182,16 @@ def _in_subnetwork(model: GenerativeClassifier, name: str) -> bool:
 
 
 def _load_model(found: Manifest, folder: Path) -> GenerativeClassifier:
+    if WEIGHTS not in found.files:
+        raise BundleFormatError(
+            f"{folder / manifest.FILE}: {WEIGHTS} is not among its files ({', '.join(found.files)}"
+            "); without its sha256 it is not loaded; export the bundle again"
+        )
     try:
         network = architecture_from_dict(found.architecture).build()
         mixture = GaussianMixture(len(found.classes), network.dims, MixtureConfig(**found.mixture))
         model = GenerativeClassifier(network, mixture)
+        PreprocessingConfig.from_dict(found.preprocessing)
         state = {
             name: value.float() if value.dtype is torch.float16 else value
             for name, value in load_file(folder / WEIGHTS).items()
@@ -211,7 +218,7 @@ def _load_model(found: Manifest, folder: Path) -> GenerativeClassifier:
     return model.eval()
 
 
-def _load_reference(found: Manifest, folder: Path) -> Reference | None:
+def _load_reference(found: Manifest, network: InvertibleNetwork, folder: Path) -> Reference | None:
     if REFERENCE not in found.files:
         return None
     try:
@@ -220,7 +227,19 @@ def _load_reference(found: Manifest, folder: Path) -> Reference | None:
         raise BundleFormatError(
             f"{folder / REFERENCE}: not readable ({error}); calibrate again"
         ) from error
-    return reference.from_arrays({name: np.asarray(value) for name, value in arrays.items()})
+    calibration = reference.from_arrays({name: np.asarray(value) for name, value in arrays.items()})
+    expected = {
+        test_name(statistic.name, kind)
+        for statistic in statistics_of(network.stage_names, network.heatmap_shape)
+        for kind in statistic.kinds
+    }
+    if different := sorted(expected.symmetric_difference(calibration.ranks)):
+        raise BundleFormatError(
+            f"{folder / REFERENCE}: test {different[0]!r} is "
+            f"{'missing' if different[0] in expected else 'unknown'}; expected one reference per "
+            "test of this version of ibinn; calibrate again"
+        )
+    return calibration
 
 
 def _model_info(

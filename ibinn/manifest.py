@@ -1,4 +1,4 @@
-"""The manifest of a bundle: what the model is, and the sha256 of every other file."""
+"""The manifest of a bundle: what the model is, and the sha256 of itself and every other file."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from ibinn.errors import BundleFormatError, BundleIntegrityError, BundleNotFound
 
 FORMAT_VERSION = 1
 FILE = "manifest.json"
+_BESIDE = frozenset({"format_version", "sha256"})
+"""Entries of the file that are not of the manifest: its format, and the digest of the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,8 +117,9 @@ def policy_digest(*, alpha: float, coverage: float) -> str:
 def write(manifest: Manifest, folder: Path) -> None:
     """Write ``manifest.json``, atomically."""
     content = {"format_version": FORMAT_VERSION, **dataclasses.asdict(manifest)}
+    content["sha256"] = _own_digest(content)
     temporary = folder / f".{FILE}.partial"
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     temporary.replace(folder / FILE)
 
 
@@ -126,6 +129,7 @@ def read(folder: Path) -> Manifest:
     Raises:
         BundleNotFoundError: There is no bundle at the path.
         BundleFormatError: Another format version, or a missing, unknown or malformed entry.
+        BundleIntegrityError: The entries are not those that were written.
     """
     path = folder / FILE
     if not path.is_file():
@@ -135,7 +139,7 @@ def read(folder: Path) -> Manifest:
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        version = content.pop("format_version", None)
+        version = content.get("format_version")
     except (ValueError, AttributeError) as error:
         raise BundleFormatError(
             f"{path}: not readable as a JSON object ({error}); the bundle is damaged, copy it again"
@@ -145,7 +149,13 @@ def read(folder: Path) -> Manifest:
             f"{path}: format version is {version!r}, this software reads {FORMAT_VERSION}; use "
             "the version of ibinn that wrote the bundle, or export the bundle again"
         )
-    known = {entry.name for entry in dataclasses.fields(Manifest)}
+    stated = content.get("sha256")
+    if stated is not None and stated != (found := _own_digest(content)):
+        raise BundleIntegrityError(
+            f"{path}: its entries have sha256 {found[:16]}…, it states {str(stated)[:16]}…; it was "
+            "changed or damaged, copy the bundle again (α is set where a bundle is loaded)"
+        )
+    known = {entry.name for entry in dataclasses.fields(Manifest)} | _BESIDE
     if wrong := sorted(known.symmetric_difference(content)):
         raise BundleFormatError(
             f"{path}: entry {wrong[0]!r} is {'missing' if wrong[0] in known else 'unknown'}; "
@@ -162,7 +172,8 @@ def read(folder: Path) -> Manifest:
             for row in content.pop("detections")
         )
         classes = tuple(str(name) for name in content.pop("classes"))
-        return Manifest(training=training, detections=detections, classes=classes, **content)
+        rest = {name: value for name, value in content.items() if name not in _BESIDE}
+        return Manifest(training=training, detections=detections, classes=classes, **rest)
     except (TypeError, KeyError, ValueError) as error:
         raise BundleFormatError(
             f"{path}: malformed entry ({error}); the bundle is damaged, copy it again"
@@ -196,6 +207,10 @@ def file_sha256(path: Path) -> str:
     """sha256 (hex) of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _own_digest(content: Mapping[str, Any]) -> str:
+    return _digest({name: value for name, value in content.items() if name != "sha256"})
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -90,7 +90,7 @@ def from_arrays(arrays: Arrays) -> Reference:
     """What `to_arrays` wrote.
 
     Raises:
-        BundleFormatError: An entry is missing.
+        BundleFormatError: An entry is missing or malformed.
     """
     try:
         lengths = arrays["class_distances/lengths"].tolist()
@@ -124,6 +124,10 @@ def from_arrays(arrays: Arrays) -> Reference:
         raise BundleFormatError(
             f"reference.safetensors: entry {error.args[0]!r} is missing; the calibration is "
             "incomplete; calibrate again"
+        ) from error
+    except (ValueError, IndexError, TypeError) as error:
+        raise BundleFormatError(
+            f"reference.safetensors: malformed entry ({error}); calibrate again"
         ) from error
 
 
