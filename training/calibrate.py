@@ -6,7 +6,6 @@ Shapes: n images of part A or B, K classes, T statistics.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -67,7 +66,8 @@ def calibrate(
     evidence_a = _evidence(model, preprocessing, subspaces, part_a)
     labels_a = torch.from_numpy(part_a.labels)
     coordinates = torch.cat([class_coordinates(e, context).cpu() for e in evidence_a])
-    context = replace(context, fitted=fit_statistics(coordinates, labels_a, model.mixture.classes))
+    fitted = fit_statistics(coordinates, labels_a, model.mixture.classes)
+    context = StatisticContext.of(model.mixture, subspaces, network.heatmap_shape, fitted)
     values_a = _values(evidence_a, statistics, context)
     matrix_a = _matrix(values_a, statistics, part="A")
     states = DensityOfStates.fit(matrix_a, seed=seed)
@@ -84,12 +84,11 @@ def calibrate(
         torch.log_softmax(torch.from_numpy(_logits(evidence_b)) / temperature, dim=1).numpy()
     )
     distances = torch.cat([e.subspaces.class_distances.cpu() for e in evidence_b]).numpy()
-    assert context.fitted is not None
     return Reference(
         count_a=count_a,
         count_b=len(part_b),
         temperature=temperature,
-        fitted=context.fitted,
+        fitted=fitted,
         centres=centres,
         states=states,
         ranks={

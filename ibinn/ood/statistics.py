@@ -48,7 +48,7 @@ class StatisticContext:
             whitening=(vectors * values.clamp_min(0.0).sqrt()) @ vectors.T,
             mean_norms=subspaces.mean_norms,
             heatmap_shape=heatmap_shape,
-            fitted=fitted,
+            fitted=None if fitted is None else fitted.to(subspaces.gram_pinv.device),
         )
 
 
@@ -67,6 +67,15 @@ class FittedStatistics:
     class_precision: Tensor
     background_mean: Tensor
     background_precision: Tensor
+
+    def to(self, device: torch.device) -> FittedStatistics:
+        """The same on another device."""
+        return FittedStatistics(
+            class_means=self.class_means.to(device),
+            class_precision=self.class_precision.to(device),
+            background_mean=self.background_mean.to(device),
+            background_precision=self.background_precision.to(device),
+        )
 
 
 def class_coordinates(evidence: Evidence, context: StatisticContext) -> Tensor:
