@@ -171,7 +171,7 @@ def erased_by(config: PreprocessingConfig) -> tuple[str, ...]:
     """What the preprocessing takes away, which no test behind it can detect."""
     side = config.side
     words = [
-        f"Detail finer than {side}x{side} pixels: every image is reduced to that size before "
+        f"Detail finer than {side}×{side} pixels: every image is reduced to that size before "
         "anything looks at it.",
         "Transparency (shown over white), metadata, colour profiles, and more than 8 bits per "
         "channel.",

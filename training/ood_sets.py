@@ -130,10 +130,10 @@ def report_sets(
         name, source = "digits", "MNIST test digits"
     except DataError as error:
         left_out.append(
-            LeftOut(name="digits", reason=f"{error}; scikit-learn's 8x8 digits stand in for it")
+            LeftOut(name="digits", reason=f"{error}; scikit-learn's 8×8 digits stand in for it")
         )
         digits = sklearn_digits()
-        name, source = "digits-8x8", "scikit-learn's 8x8 digits, enlarged to 28x28"
+        name, source = "digits-8x8", "scikit-learn's 8×8 digits, enlarged to 28×28"
     sets.append(coloured_digits(digits, name=name, source=source, count=count, seed=seed))
     try:
         if tiny_imagenet is None:
@@ -231,7 +231,7 @@ def coloured_digits(
 
     return OodSet(
         name=name,
-        description=f"{source}, each in one random colour on white, with a margin to 32x32.",
+        description=f"{source}, each in one random colour on white, with a margin to 32×32.",
         images=LazyImages(count=count, make=make),
         caveat="The published column of drawings is QuickDraw, not digits: not comparable.",
     )

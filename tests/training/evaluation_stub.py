@@ -33,7 +33,7 @@ def pictures(
     [0, 255] what it says of it; flat blocks, so that a JPEG step changes them little.
     """
     images = np.zeros((len(labels), SIDE, SIDE, 3), dtype=np.uint8)
-    images[..., 0] = shown[:, None, None]
+    images[..., 0] = 100 * shown[:, None, None]
     images[..., 1] = oddness[:, None, None]
     images[..., 2] = confidence[:, None, None]
     return images
@@ -174,7 +174,7 @@ def make_set(
 def _read(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     top = pixels[:, SIDE // 2, SIDE // 2].astype(np.float64)
     confidence = np.clip(top[:, 2] / 255, 0.4, 0.999)
-    shown = np.clip(np.rint(top[:, 0]), 0, len(CLASSES) - 1).astype(int)
+    shown = np.clip(np.rint(top[:, 0] / 100), 0, len(CLASSES) - 1).astype(int)
     probabilities = np.repeat(((1 - confidence) / (len(CLASSES) - 1))[:, None], len(CLASSES), 1)
     probabilities[np.arange(len(pixels)), shown] = confidence
     # Ties between whole levels are broken by the confidence, as a real statistic has none.
