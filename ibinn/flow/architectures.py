@@ -130,6 +130,9 @@ class CifarConfig:
                         strided=convolutional(width, stride=2),
                         plain=convolutional(width),
                         clamp=TanhClamp(0.7, 0.1),
+                        # Of 3 channels the thesis's network takes one first, unlike its
+                        # couplings at one resolution, which take two.
+                        first=channels // 2,
                     )
                 )
                 channels, side = 4 * channels, side // 2

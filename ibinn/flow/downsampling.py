@@ -72,6 +72,7 @@ class DownsamplingCoupling(FlowLayer):
         strided: Makes the subnetwork that sees x1 at full resolution and halves it.
         plain: Makes the subnetwork that sees y2 at half resolution.
         clamp: Limits the log-scales; `TanhClamp(0.7, 0.2)` if None.
+        first: Channels of x1; C - C//2 if None.
     """
 
     def __init__(
@@ -81,9 +82,11 @@ class DownsamplingCoupling(FlowLayer):
         strided: SubnetworkFactory,
         plain: SubnetworkFactory,
         clamp: nn.Module | None = None,
+        first: int | None = None,
     ) -> None:
         super().__init__()
-        first, second = channels - channels // 2, channels // 2
+        first = channels - channels // 2 if first is None else first
+        second = channels - first
         self.split = (first, second)
         self.strided = strided(first, 2 * 4 * second)
         self.plain = plain(4 * second, 2 * 4 * first)
