@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -43,6 +44,13 @@ class ObjectiveConfig:
     gamma: float = 1.0
     label_smoothing: float = 0.05
 
+    def __post_init__(self) -> None:
+        if not self.gamma >= 0.0 or not 0.0 <= self.label_smoothing < 1.0:
+            raise ConfigError(
+                f"objective: gamma is {self.gamma} and label_smoothing {self.label_smoothing}; "
+                "expected numbers in [0, inf] and [0, 1)"
+            )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerConfig:
@@ -67,6 +75,12 @@ class OptimizerConfig:
     other_rate: float = 1.0
     gradient_clip: float = 8.0
 
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "gradient_clip"):
+            value = getattr(self, name)
+            if not 0.0 < value < math.inf:
+                raise ConfigError(f"optimizer.{name} is {value}; expected a number above 0")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleConfig:
@@ -82,6 +96,10 @@ class ScheduleConfig:
     name: Literal["one_cycle", "cosine", "step"] = "one_cycle"
     warmup: float = 0.2
     milestones: tuple[float, ...] = (1 / 3, 5 / 9, 7 / 9)
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.warmup < 1.0:
+            raise ConfigError(f"schedule.warmup is {self.warmup}; expected a number in [0, 1)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +125,8 @@ class FitConfig:
             arithmetic stays in float32.
         compile: Whether the step is compiled (needs a C++ compiler on CPU).
         workers: Threads that prepare batches.
-        checkpoint_every_s: Seconds between checkpoints (also one at every epoch's end).
+        checkpoint_every_s: Seconds between checkpoints, which come with the next point of the
+            curves (also one at every epoch's end).
         seed: Of everything random.
         alpha: Significance of the verdict, put in the bundle.
         conformal_coverage: Target coverage of the conformal sets, put in the bundle.
@@ -151,6 +170,10 @@ class FitConfig:
             )
         if not 0.0 <= self.ema_decay < 1.0:
             raise ConfigError(f"ema_decay is {self.ema_decay}; expected a number in [0, 1)")
+        for name in ("alpha", "conformal_coverage"):
+            value = getattr(self, name)
+            if not 0.0 < value < 1.0:
+                raise ConfigError(f"{name} is {value}; expected a number in (0, 1)")
 
 
 def to_dict(config: FitConfig) -> dict[str, Any]:
@@ -170,6 +193,7 @@ def from_dict(values: dict[str, Any]) -> FitConfig:
     """
     values = dict(values)
     architecture = architecture_from_dict(values.pop("architecture"))
+    _validated(type(architecture), dataclasses.asdict(architecture), "architecture")
     preprocessing = PreprocessingConfig.from_dict(values.pop("preprocessing"))
     parts: dict[str, Any] = {}
     sections = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -45,9 +46,8 @@ class Console:
         self._last_line = 0.0
 
     def __enter__(self) -> Self:
-        if not self._quiet:
+        if not self._quiet and self._console.is_terminal:
             self._bar.start()
-            self._writer = SummaryWriter(str(self._out / "tensorboard"))
         return self
 
     def __exit__(
@@ -61,8 +61,8 @@ class Console:
             self._writer.close()
 
     def say(self, text: str) -> None:
-        """Print a line."""
-        self._console.print(text)
+        """Print a line, as it is: no wrapping, and brackets in file names are no markup."""
+        self._console.print(text, soft_wrap=True, markup=False, highlight=False)
 
     def data(self, source: DataSource, manifest: SplitManifest) -> None:
         """Say what the run trains on."""
@@ -87,6 +87,21 @@ class Console:
             self._task, completed=done, total=total, rate=0.0, left=what, description=what
         )
 
+    def begin(self, curve: Sequence[CurvePoint]) -> None:
+        """Take up the curves where the checkpoint left them.
+
+        A run that was killed has written points after its last checkpoint; they come again.
+        """
+        if self._quiet:
+            return
+        after = curve[-1].step + 1 if curve else 0
+        self._writer = SummaryWriter(str(self._out / "tensorboard"), purge_step=after)
+        partial = self._out / ".curve.jsonl.partial"
+        partial.write_text("".join(map(_line, curve)))
+        partial.replace(self._out / "curve.jsonl")
+        if curve:
+            self.say(f"going on after step {curve[-1].step:,}")
+
     def step(self, step: int, total: int, images_per_s: float) -> None:
         """Advance the bar; the time left follows from this session's own pace."""
         now = time.monotonic()
@@ -98,23 +113,30 @@ class Console:
         self._bar.update(self._task, completed=step, total=total, rate=images_per_s, left=left)
         if not self._console.is_terminal and now - self._last_line > _LINE_EVERY_S:
             self._last_line = now
-            self._console.print(f"step {step}/{total}, {images_per_s:.0f} images/s, {left} left")
+            self.say(f"step {step}/{total}, {images_per_s:.0f} images/s, {left} left")
 
     def point(self, point: CurvePoint) -> None:
         """Write a point of the curves; print a line where an epoch ends."""
         if self._writer is None:
             return
-        values = {key: value for key, value in asdict(point).items() if value is not None}
-        for key, value in values.items():
+        for key, value in _values(point).items():
             self._writer.add_scalar(key, value, point.step)
         with (self._out / "curve.jsonl").open("a") as file:
-            file.write(json.dumps(values) + "\n")
+            file.write(_line(point))
         if point.validation_accuracy is not None:
-            self._console.print(
+            self.say(
                 f"epoch {point.epoch:.0f}: loss {point.loss:.3f}, training accuracy "
                 f"{point.accuracy:.1%}, validation accuracy {point.validation_accuracy:.1%}, "
                 f"{point.validation_bits_per_dim:.2f} bits/dim, {point.images_per_s:.0f} images/s"
             )
+
+
+def _values(point: CurvePoint) -> dict[str, float]:
+    return {key: value for key, value in asdict(point).items() if value is not None}
+
+
+def _line(point: CurvePoint) -> str:
+    return json.dumps(_values(point)) + "\n"
 
 
 def _duration(seconds: float) -> str:

@@ -12,12 +12,14 @@ import torch
 from lightning.fabric import Fabric
 
 from ibinn.classifier import GenerativeClassifier
-from ibinn.errors import DataError
+from ibinn.errors import ConfigError, DataError
 from ibinn.latent import GaussianMixture
 from ibinn.manifest import Manifest
+from ibinn.ood.p_values import check_alpha
+from ibinn.types import TestKind
 from training.config import FitConfig, from_dict, to_dict
 from training.data import DataSource, ImageSet, open_data
-from training.loop import Progress, Trained, TrainingData, train
+from training.loop import CHECKPOINT, Progress, Trained, TrainingData, train
 from training.splits import Role, SplitManifest, make_splits, role_set
 
 
@@ -34,8 +36,19 @@ class Hardware:
     devices: int = 1
 
     def fabric(self) -> Fabric:
-        """A launched Fabric; under torchrun it joins the processes that are there."""
-        fabric = Fabric(accelerator=self.accelerator, devices=self.devices)
+        """A launched Fabric; under torchrun it joins the processes that are there.
+
+        Raises:
+            ConfigError: There is no such accelerator, or not as many devices.
+        """
+        try:
+            fabric = Fabric(accelerator=self.accelerator, devices=self.devices)
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise ConfigError(
+                f"accelerator is {self.accelerator!r} with {self.devices} devices: {error} "
+                "expected auto, cpu or cuda and as many devices as there are; change --accelerator "
+                "or --devices"
+            ) from error
         fabric.launch()
         return fabric
 
@@ -67,16 +80,26 @@ def prepare(
     skip_unreadable: bool = False,
     group_by: str | None = None,
 ) -> Prepared:
-    """Open the data and split it; the split is written to the run's folder.
+    """Open the data and split it; a new run's folder gets the split and the configuration.
 
     Raises:
         DataError: The data cannot be used as it is.
+        ConfigError: The run's folder cannot be made.
+        AlphaTooSmallError: The calibration images are too few for the verdict's α.
     """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"out is {out}, which cannot be made ({error.strerror}); give a folder"
+        ) from error
     source = open_data(data, skip_unreadable=skip_unreadable, group_by=group_by)
     manifest = make_splits(source, config.split)
-    out.mkdir(parents=True, exist_ok=True)
-    manifest.save(out / "split.json")
-    (out / "config.json").write_text(json.dumps(to_dict(config), indent=2) + "\n")
+    # Before the training, not after it.
+    check_alpha(config.alpha, len(manifest.roles[Role.CALIBRATION_B]), TestKind.HIGH_IS_UNUSUAL)
+    if not (out / CHECKPOINT).exists():  # else the run there keeps what it was started with
+        manifest.save(out / "split.json")
+        (out / "config.json").write_text(json.dumps(to_dict(config), indent=2) + "\n")
     return Prepared(source=source, manifest=manifest)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
@@ -31,9 +31,15 @@ from training.image_set import ImageSet
 from training.loader import Batch, TrainLoader, eval_batches
 from training.optimization import make_optimizer, parameters_of, rate_factor, set_rate
 
+CHECKPOINT = "checkpoint.pt"
+"""Name of the file in a run's folder that the run goes on from."""
+
 
 class Progress(Protocol):
     """Where a run reports to."""
+
+    def begin(self, curve: Sequence[CurvePoint]) -> None:
+        """The run starts, after the points of its checkpoint."""
 
     def step(self, step: int, total: int, images_per_s: float) -> None:
         """A step is done."""
@@ -135,9 +141,10 @@ def train(
         data: Training and validation images.
         config: The run.
         fabric: Devices and processes, launched.
-        out: Folder of ``checkpoint.pt``.
+        out: Folder of the checkpoint.
         progress: Where figures go.
-        stop_after_s: Stop with a checkpoint after this many seconds, to be resumed; None: never.
+        stop_after_s: Stop with a checkpoint at the first point of the curves after this many
+            seconds, to be resumed; None: never.
 
     Returns:
         The trained model, or None if it stopped early.
@@ -164,9 +171,10 @@ def train(
     average = ModelEmaV3(model, decay=config.ema_decay, foreach=True) if config.ema_decay else None
     optimizer = make_optimizer(model, config.optimizer)
     set_rate(optimizer, 0.0)
-    path = out / "checkpoint.pt"
+    path = out / CHECKPOINT
     state = _restore(path, model, average, optimizer, config, data.split_digest)
     step, spent, curve = state
+    progress.begin(curve)
     objective = Objective(model, config.objective)
     compiled = cast(nn.Module, torch.compile(objective)) if config.compile else objective
     runner, optimizer = fabric.setup(compiled, optimizer)
@@ -204,18 +212,23 @@ def train(
             average.update(model, step=step)
         progress.step(step, total, sums.rate * fabric.world_size)
         epoch_ends = step % loader.steps_per_epoch == 0
-        if step % report_every == 0 or epoch_ends:
-            point = _point(sums, step, step / loader.steps_per_epoch, rate, fabric)
-            if epoch_ends and len(data.validation):
-                judged = average.module if average is not None else model
-                point = _with_validation(point, judged, data.validation, preprocessing, fabric)
-                model.train()
-            curve.append(point)
-            progress.point(point)
-            sums = _Sums()
+        if step % report_every and not epoch_ends:
+            continue
+        point = _point(sums, step, step / loader.steps_per_epoch, rate, fabric)
+        if epoch_ends and len(data.validation):
+            judged = average.module if average is not None else model
+            point = _with_validation(point, judged, data.validation, preprocessing, fabric)
+            model.train()
+        curve.append(point)
+        progress.point(point)
+        sums = _Sums()
+        # Between two points there are sums that a checkpoint does not hold.
         now = time.monotonic()
-        out_of_time = stop_after_s is not None and now - started >= stop_after_s
-        if epoch_ends or out_of_time or now - saved >= config.checkpoint_every_s:
+        out_of_time = _agreed(
+            fabric, wish=stop_after_s is not None and now - started >= stop_after_s
+        )
+        due = _agreed(fabric, wish=now - saved >= config.checkpoint_every_s)
+        if epoch_ends or out_of_time or due:
             write_checkpoint()
             saved = time.monotonic()
         if out_of_time and step < total:
@@ -254,6 +267,14 @@ def _restore(
     return state.step, state.seconds, list(state.curve)
 
 
+def _agreed(fabric: Fabric, *, wish: bool) -> bool:
+    """Whether any process wishes it: their clocks differ, and they must act at the same step."""
+    if fabric.world_size == 1:
+        return wish
+    votes = fabric.all_reduce(torch.tensor(float(wish), device=fabric.device), reduce_op="sum")
+    return float(cast(Tensor, votes)) > 0.0
+
+
 def _batches(loader: TrainLoader, step: int, epochs: int) -> Iterator[Batch]:
     first, offset = divmod(step, loader.steps_per_epoch)
     for epoch in range(first, epochs):
@@ -284,10 +305,11 @@ def _step(
     )
     fabric.backward(terms[0])
     norm = nn.utils.clip_grad_norm_(parameters_of(runner), config.optimizer.gradient_clip)
-    if not math.isfinite(float(terms[0].detach())) or not math.isfinite(float(norm)):
+    loss = float(terms[0].detach())
+    if not math.isfinite(loss) or not math.isfinite(float(norm)):
         rate = optimizer.param_groups[0]["lr"]
         raise NonFiniteLossError(
-            f"step {step}: loss is {float(terms[0])}, gradient norm {float(norm)}; expected finite "
+            f"step {step}: loss is {loss}, gradient norm {float(norm)}; expected finite "
             f"numbers; batch ids {', '.join(identifier[:12] for identifier in batch.ids[:8])} …; "
             f"the optimizer did not move; lower optimizer.learning_rate (now {rate:.2g}) or "
             "optimizer.gradient_clip, or look at these images"

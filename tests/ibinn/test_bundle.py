@@ -155,7 +155,7 @@ def test_a_wrong_path_is_said(tmp_path: Path, path: str) -> None:
 
 def test_another_format_version_is_refused(folder: Path) -> None:
     rewrite_manifest(folder, format_version=2)
-    with pytest.raises(BundleFormatError, match="format version is 2, .* reads 1; use"):
+    with pytest.raises(BundleFormatError, match=r"format version is 2, .* reads 1; use"):
         bundle.load(folder)
 
 
