@@ -170,7 +170,7 @@ class Subspaces:
     def of(mixture: GaussianMixture) -> Subspaces:
         """Subspaces of a mixture."""
         with torch.no_grad():
-            means = mixture.dense_means().double()
+            means = wide_means(mixture)
             gram = means @ means.T
             return Subspaces(
                 gram_pinv=torch.linalg.pinv(gram, rtol=1e-10, hermitian=True),
@@ -197,6 +197,14 @@ class Subspaces:
             class_distances=class_distances,
             style_norm=style_norm,
         )
+
+
+def wide_means(mixture: GaussianMixture) -> Tensor:
+    """All means as a float64 matrix (K, D), low-rank ones multiplied out in float64."""
+    means = mixture.means.double()
+    if mixture.config.rank is None:
+        return means
+    return torch.cat((means, mixture.mean_weights.double() @ mixture.mean_basis.double()), dim=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
