@@ -199,7 +199,7 @@ class Control:
         auroc: In [0, 1].
         standard_error: Of an AUROC between equal distributions,
             sqrt((n + m + 1) / (12 n m)).
-        right: Within 0.02 of 0.5.
+        right: Within 0.02 of 0.5, or within 3.29 standard errors where that is wider.
     """
 
     name: str

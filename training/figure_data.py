@@ -21,12 +21,12 @@ def histograms(inside: Scored, outside: Mapping[str, Scored]) -> tuple[Histogram
 
     def of(name: str, values: Mapping[str, FloatArray]) -> Histogram:
         finite = {key: array[np.isfinite(array)] for key, array in values.items()}
-        low, middle, high = np.percentile(finite["test"], (0.5, 50.0, 99.5))
+        low, middle, high = np.percentile(finite["test"], (0.1, 50.0, 99.9))
         every = np.concatenate(list(finite.values()))
         # Far sets are cut off at four times the test images' own spread: their distance would
         # squeeze everything else into one bin.
-        left = max(float(np.percentile(every, 0.5)), middle - 4 * (middle - low))
-        right = min(float(np.percentile(every, 99.5)), middle + 4 * (high - middle))
+        left = min(low, max(float(np.percentile(every, 0.5)), middle - 4 * (middle - low)))
+        right = max(high, min(float(np.percentile(every, 99.5)), middle + 4 * (high - middle)))
         if not left < right:
             left, right = left - 0.5, left + 0.5
         edges = np.linspace(left, right, HISTOGRAM_BINS + 1)

@@ -134,7 +134,11 @@ def report_sets(
         )
         digits = sklearn_digits()
         name, source = "digits-8x8", "scikit-learn's 8×8 digits, enlarged to 28×28"
-    sets.append(coloured_digits(digits, name=name, source=source, count=count, seed=seed))
+    known = {str(digit) for digit in range(10)} & set(class_names)
+    caveat = "The model's own classes, in colours that it has not seen." if known else ""
+    sets.append(
+        coloured_digits(digits, name=name, source=source, caveat=caveat, count=count, seed=seed)
+    )
     try:
         if tiny_imagenet is None:
             raise DataError("no Tiny ImageNet directory was given")
@@ -200,7 +204,7 @@ def noisy(images: Images, *, sigma: float, count: int = FULL_COUNT, seed: int = 
         images=LazyImages(count=len(chosen), make=make),
         caveat=(
             f"A standard deviation of {255 * sigma:.1f} grey levels is near what rounding and "
-            "compression leave of an image; a JPEG step erases most of it. No bar is set."
+            "compression leave of an image; a JPEG step, where there is one, erases most of it. No bar is set."
             if faint
             else ""
         ),
@@ -209,7 +213,13 @@ def noisy(images: Images, *, sigma: float, count: int = FULL_COUNT, seed: int = 
 
 
 def coloured_digits(
-    digits: Pixels, *, name: str, source: str, count: int = FULL_COUNT, seed: int = 0
+    digits: Pixels,
+    *,
+    name: str,
+    source: str,
+    caveat: str = "",
+    count: int = FULL_COUNT,
+    seed: int = 0,
 ) -> OodSet:
     """Digits drawn in one random colour on white: 1 - m c, c ~ U(0.3, 1)^3, margin 2 px.
 
@@ -217,6 +227,7 @@ def coloured_digits(
         digits: uint8 (M, 28, 28), 255 where the pen was. Used in turn if M < count.
         name: Name of the set.
         source: Where the digits come from, in words.
+        caveat: As in `OodSet`.
         count: Number of images.
         seed: Seed of the colours.
 
@@ -233,7 +244,7 @@ def coloured_digits(
         name=name,
         description=f"{source}, each in one random colour on white, with a margin to 32×32.",
         images=LazyImages(count=count, make=make),
-        caveat="The published column of drawings is QuickDraw, not digits: not comparable.",
+        caveat=caveat,
     )
 
 

@@ -119,8 +119,8 @@ def test_the_models_own_alpha_is_always_reported() -> None:
 def test_controls_are_near_one_half(evaluation: Evaluation) -> None:
     assert len(evaluation.controls) == 2
     for control in evaluation.controls:
-        assert abs(control.auroc - 0.5) < 4 * control.standard_error
-        assert control.right == (abs(control.auroc - 0.5) <= 0.02)
+        assert abs(control.auroc - 0.5) <= 3.29 * control.standard_error
+        assert control.right
 
 
 def test_coverage_is_measured_overall_per_class_and_where_not_flagged(

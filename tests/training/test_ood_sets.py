@@ -137,6 +137,15 @@ def test_a_set_without_its_directory_is_left_out_with_the_reason(
     assert str(tmp_path / "none") in reasons["tiny-imagenet"]
 
 
+def test_digits_are_marked_as_known_to_a_model_of_digits(photographs: np.ndarray) -> None:
+    def caveat(names: list[str]) -> str:
+        sets = ood_sets.report_sets(photographs, side=32, class_names=names, count=2).sets
+        return next(ood.caveat for ood in sets if ood.name == "digits-8x8")
+
+    assert "own classes" in caveat(["0", "1"])
+    assert caveat(["bolt", "nut"]) == ""
+
+
 def test_a_file_that_is_not_mnist_is_named(tmp_path: Path) -> None:
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
