@@ -204,7 +204,8 @@ def noisy(images: Images, *, sigma: float, count: int = FULL_COUNT, seed: int = 
         images=LazyImages(count=len(chosen), make=make),
         caveat=(
             f"A standard deviation of {255 * sigma:.1f} grey levels is near what rounding and "
-            "compression leave of an image; a JPEG step, where there is one, erases most of it. No bar is set."
+            "compression leave of an image; a JPEG step, where there is one, erases most of it. "
+            "No bar is set."
             if faint
             else ""
         ),
