@@ -30,6 +30,7 @@ from training.fit import Prepared
 from training.image_set import ImageSet
 from training.loop import Trained
 from training.ood_sets import report_sets
+from training.recipes import described
 from training.report_figures import Samples
 from training.scoring import Progress, fitted
 from training.splits import Role, role_set
@@ -90,6 +91,9 @@ def finish(
         device: Where to compute.
         progress: Called as the evaluation goes on.
     """
+    config = described(
+        config, data=prepared.source.name, class_names=prepared.source.train.class_names
+    )
     preprocessing = Preprocessing(config.preprocessing)
     roles = {role: role_set(prepared.source, prepared.manifest, role) for role in Role}
     # Figures are those of the model as it is stored.
@@ -103,7 +107,7 @@ def finish(
         seed=config.seed,
     )
     manifest = Manifest(
-        name=config.recipe,
+        name=out.resolve().name,
         architecture=architecture_to_dict(config.architecture),
         mixture=dataclasses.asdict(config.mixture),
         preprocessing=config.preprocessing.to_dict(),
@@ -180,7 +184,7 @@ def evaluate_bundle(
         classifier,
         test,
         sets,
-        test_name=f"{len(test):,} test images of {manifest.name}",
+        test_name=f"{len(test):,} test images of {manifest.training_data.partition(':')[0]}",
         calibration=calibration,
         curve=curve,
         baseline=baseline,

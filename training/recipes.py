@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from ibinn.errors import ConfigError
 from ibinn.flow.architectures import CifarConfig, SmallConfig
@@ -20,8 +20,8 @@ CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR_STD = (0.2470, 0.2435, 0.2616)
 
 _CIFAR_DATA = (
-    "CIFAR-10 (Krizhevsky 2009), recompressed once as JPEG (quality 75, 4:2:0): 'CIFAR-10 "
-    "(JPEG)'. A research data set without a licence of its own; cite the source."
+    "CIFAR-10 (JPEG): the images of Krizhevsky 2009, recompressed once as JPEG (quality 75, "
+    "4:2:0). A research data set without a licence of its own; cite the source."
 )
 _CIFAR_USE = (
     "Demonstration of trustworthy classification of small photographs of ten kinds of animals "
@@ -37,11 +37,20 @@ class Recipe:
         name: What `--recipe` takes.
         summary: What it trains, on what, in what time.
         make: Gives the configuration.
+        classes: Classes of the data that the configuration's texts speak of.
     """
 
     name: str
     summary: str
     make: Callable[[], FitConfig]
+    classes: frozenset[str]
+
+
+_CIFAR_CLASSES = frozenset(
+    ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+)
+_DIGIT_CLASSES = frozenset("0123456789")
+_ELPV_CLASSES = frozenset(("functional", "defective"))
 
 
 def _cifar_preprocessing() -> PreprocessingConfig:
@@ -140,7 +149,7 @@ def _cifar10() -> FitConfig:
 def _elpv() -> FitConfig:
     return FitConfig(
         recipe="elpv",
-        architecture=SmallConfig(side=128, widths=(24, 48, 64, 64, 64), blocks=(2, 3, 4, 3, 2)),
+        architecture=SmallConfig(side=128, widths=(24, 48, 64, 64), blocks=(2, 3, 4, 3)),
         preprocessing=PreprocessingConfig(
             side=128, mean=(0.45, 0.45, 0.45), std=(0.25, 0.25, 0.25), interpolation="box"
         ),
@@ -150,7 +159,6 @@ def _elpv() -> FitConfig:
         epochs=20,
         batch_size=16,
         ema_decay=0.99,
-        compile=True,
         alpha=0.05,
         training_data=(
             "ELPV: 2,624 electroluminescence photographs of solar cells (Buerhop-Lutz et al. "
@@ -165,31 +173,54 @@ _ALL = (
         name="digits",
         summary="scikit-learn's digits at 16x16; under a minute on two cores; for tests",
         make=_digits,
+        classes=_DIGIT_CLASSES,
     ),
     Recipe(
         name="cifar10-small",
         summary="the embedded model: CIFAR-10, 1.63 M parameters; at most 2.5 h on two cores",
         make=_cifar10_small,
+        classes=_CIFAR_CLASSES,
     ),
     Recipe(
         name="cifar10-small-accelerator",
         summary="a wider one of the same kind; sized for 20 minutes on one H100 (not timed yet)",
         make=_cifar10_small_accelerator,
+        classes=_CIFAR_CLASSES,
     ),
     Recipe(
         name="cifar10",
         summary="the thesis's CIFAR network; sized for 20 minutes on one H100 (not timed yet)",
         make=_cifar10,
+        classes=_CIFAR_CLASSES,
     ),
     Recipe(
         name="elpv",
         summary="photographs of solar cells at 128x128, functional or defective; two cores",
         make=_elpv,
+        classes=_ELPV_CLASSES,
     ),
 )
 
 RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
 """Every recipe by name."""
+
+
+def described(config: FitConfig, *, data: str, class_names: Sequence[str]) -> FitConfig:
+    """The configuration with texts that fit the data.
+
+    A recipe's own words on data and use hold for the data that it was made for. On other
+    classes they are replaced, unless ``--set`` gave words of the user's.
+    """
+    known = RECIPES.get(config.recipe)
+    if known is None or known.classes == frozenset(class_names):
+        return config
+    default = known.make()
+    if config.training_data == default.training_data:
+        text = f"{data}: {len(class_names)} classes; terms not stated (--set training_data=...)."
+        config = replace(config, training_data=text)
+    if config.intended_use == default.intended_use:
+        config = replace(config, intended_use="Not stated (--set intended_use=...).")
+    return config
 
 
 def recipe(name: str) -> FitConfig:
