@@ -22,7 +22,7 @@ def test_a_recipe_has_its_name_and_says_what_the_model_is_for(name: str) -> None
     assert "Not stated" not in config.intended_use + config.training_data
 
 
-@pytest.mark.parametrize("name", ["digits", "cifar10-small"])
+@pytest.mark.parametrize("name", ["digits", "cifar10-small", "elpv"])
 def test_a_network_maps_an_image_of_the_recipes_size(name: str) -> None:
     config = recipe(name)
     model = build_model(config, 3).eval()
