@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
-from safetensors.numpy import save_file as save_arrays
-from safetensors.torch import load_file, save_file
+from safetensors.numpy import save as serialized_arrays
+from safetensors.torch import load_file
+from safetensors.torch import save as serialized
 from torch import Tensor
 
 from ibinn import __version__, manifest, reference
@@ -139,10 +140,11 @@ def save(
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / manifest.FILE).unlink(missing_ok=True)
-    save_file(_stored_state(model), folder / WEIGHTS)
+    # Not save_file: its files are for the user alone, and a server may run as another.
+    (folder / WEIGHTS).write_bytes(serialized(_stored_state(model)))
     names = [WEIGHTS]
     if calibration is not None:
-        save_arrays(reference.to_arrays(calibration), folder / REFERENCE)
+        (folder / REFERENCE).write_bytes(serialized_arrays(reference.to_arrays(calibration)))
         names.append(REFERENCE)
     for name, text in (extra or {}).items():
         (folder / name).write_text(text, encoding="utf-8")

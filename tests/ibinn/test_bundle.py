@@ -297,6 +297,11 @@ def test_a_network_without_heatmaps_is_saved_and_loaded(tmp_path: Path) -> None:
     torch.testing.assert_close(loaded.network(x)[0], model.network(x)[0])
 
 
+def test_whoever_may_read_the_manifest_may_read_every_file(folder: Path) -> None:
+    modes = {path.stat().st_mode & 0o777 for path in folder.iterdir()}
+    assert modes == {(folder / manifest.FILE).stat().st_mode & 0o777}
+
+
 def test_a_half_written_bundle_is_no_bundle(folder: Path) -> None:
     class StoppedError(Exception):
         pass
