@@ -167,6 +167,8 @@ def train(
     total = config.epochs * loader.steps_per_epoch
     if config.bf16_subnetworks:
         use_low_precision(model.network, torch.bfloat16)
+    # Before the optimizer takes up its state, which goes where the parameters are.
+    model.to(fabric.device)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = ModelEmaV3(model, decay=config.ema_decay, foreach=True) if config.ema_decay else None
     optimizer = make_optimizer(model, config.optimizer)
@@ -178,8 +180,6 @@ def train(
     objective = Objective(model, config.objective)
     compiled = cast(nn.Module, torch.compile(objective)) if config.compile else objective
     runner, optimizer = fabric.setup(compiled, optimizer)
-    if average is not None:
-        average.to(fabric.device)
 
     started = saved = time.monotonic()
 

@@ -87,6 +87,21 @@ def test_a_run_stopped_within_an_epoch_goes_on_exactly(tmp_path: Path, optimizer
     assert trained.seconds > 0.0
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("optimizer", ["muon", "adamw", "sgd"])
+def test_a_run_on_an_accelerator_goes_on(tmp_path: Path, optimizer: str) -> None:
+    settings = OptimizerConfig(name=optimizer, learning_rate=3e-3)  # type: ignore[arg-type]
+    config = tiny_config(optimizer=settings, epochs=1)
+    for name in ("whole", "stopped"):
+        (tmp_path / name).mkdir()
+    whole = run(config, tmp_path / "whole", accelerator="cuda")
+    assert run(config, tmp_path / "stopped", accelerator="cuda", stop_after_s=0.0) is None
+    resumed = run(config, tmp_path / "stopped", accelerator="cuda")
+    assert whole is not None
+    assert resumed is not None
+    assert resumed.curve[-1].loss == pytest.approx(whole.curve[-1].loss, rel=1e-2)
+
+
 def test_a_resumed_run_reports_the_points_that_it_goes_on_from(tmp_path: Path) -> None:
     config = tiny_config(epochs=1)
     assert run(config, tmp_path, stop_after_s=0.0) is None

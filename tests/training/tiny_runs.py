@@ -77,9 +77,10 @@ def run(
     data: TrainingData | None = None,
     recorder: Recorder | None = None,
     stop_after_s: float | None = None,
+    accelerator: str = "cpu",
 ) -> Trained | None:
-    """Train in this process, on the CPU."""
-    fabric = Fabric(accelerator="cpu", devices=1)
+    """Train in this process."""
+    fabric = Fabric(accelerator=accelerator, devices=1)
     return train(
         build_model(config, 10),
         data or tiny_data(),
