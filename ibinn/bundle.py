@@ -74,6 +74,7 @@ def load(
         BundleFormatError: Another format version, or a missing or malformed entry.
         BundleIntegrityError: A file is not the one that was written.
         AlphaTooSmallError: α is below the smallest p-value that the calibration can give.
+        ConfigError: α is not in (0, 1), or there is no such device.
     """
     folder = Path(path)
     found = verify(folder)
@@ -102,7 +103,13 @@ def assemble(
 ) -> TrustedClassifier:
     """A classifier from its parts, as `load` does it from files."""
     limits = limits or Limits()
-    model.to(device=device)
+    try:
+        model.to(device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"device is {str(device)!r}, which cannot be used ({str(error).splitlines()[0]}); "
+            "expected cpu, or cuda where there is one"
+        ) from error
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.eval().requires_grad_(requires_grad=False)
     preprocessing = Preprocessing(PreprocessingConfig.from_dict(found.preprocessing))

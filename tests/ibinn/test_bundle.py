@@ -259,6 +259,12 @@ def test_an_alpha_that_is_no_significance_is_refused(
         bundle.load(tmp_path, alpha=alpha)
 
 
+@pytest.mark.parametrize("device", ["abacus", "cuda:99"])
+def test_a_device_that_is_not_there_is_said(folder: Path, device: str) -> None:
+    with pytest.raises(ConfigError, match=f"device is '{device}', which cannot be used"):
+        bundle.load(folder, device=device)
+
+
 def test_each_digest_changes_with_what_it_stands_for(tmp_path: Path) -> None:
     write_bundle(tmp_path / "first")
     write_bundle(tmp_path / "recalibrated", seed=1)
