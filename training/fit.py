@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sysconfig
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -94,11 +95,13 @@ def prepare(
             f"out is {out}, which cannot be made ({error.strerror}); give a folder"
         ) from error
     source = open_data(data, skip_unreadable=skip_unreadable, group_by=group_by)
-    manifest = make_splits(source, config.split)
+    path = out / "split.json"
+    resumed = (out / CHECKPOINT).exists()  # a run keeps what it was started with
+    manifest = SplitManifest.load(path) if resumed else make_splits(source, config.split)
     # Before the training, not after it.
     check_alpha(config.alpha, len(manifest.roles[Role.CALIBRATION_B]), TestKind.HIGH_IS_UNUSUAL)
-    if not (out / CHECKPOINT).exists():  # else the run there keeps what it was started with
-        manifest.save(out / "split.json")
+    if not resumed:
+        manifest.save(path)
         (out / "config.json").write_text(json.dumps(to_dict(config), indent=2) + "\n")
     return Prepared(source=source, manifest=manifest)
 
@@ -168,4 +171,6 @@ def train_model(
 
 
 def _has_compiler() -> bool:
-    return any(shutil.which(name) for name in ("g++", "clang++", "c++"))
+    """Whether torch can compile for the CPU: a C++ compiler and Python's headers are there."""
+    headers = Path(sysconfig.get_path("include")) / "Python.h"
+    return headers.is_file() and any(shutil.which(name) for name in ("g++", "clang++", "c++"))
