@@ -50,6 +50,9 @@ class Scores:
         combined_score: Minus log-density of states (B,); NaN where not assessed.
         combined_p: Its p-value (B,); NaN where not assessed.
         group_p: p-value of each group's marginal density of states (B,).
+        group_excess: How far each group's score lies beyond the median of its reference, in
+            units of the reference's interquartile range (B,); tells apart groups whose
+            p-values are all the smallest possible.
         class_p: Class-conditional p-values (B, K), or None if not calibrated.
         conformal: Membership in the conformal set (B, K), or None if not calibrated.
         verdicts: One per image.
@@ -64,6 +67,7 @@ class Scores:
     combined_score: FloatArray
     combined_p: FloatArray
     group_p: dict[str, FloatArray]
+    group_excess: dict[str, FloatArray]
     class_p: FloatArray | None
     conformal: npt.NDArray[np.bool_] | None
     verdicts: tuple[Verdict, ...]
@@ -127,6 +131,7 @@ def score(
             combined_score=nan,
             combined_p=nan,
             group_p={},
+            group_excess={},
             class_p=None,
             conformal=None,
             verdicts=(Verdict.NOT_ASSESSED,) * count,
@@ -144,13 +149,16 @@ def score(
     matrix = np.stack([values[s.name] for s in statistics], axis=1)
     combined = reference.states.score(matrix)
     combined_p = p_value.p_values(combined, reference.combined, TestKind.HIGH_IS_UNUSUAL)
-    group_p = {
-        group: p_value.p_values(
-            reference.states.score(matrix, columns=columns),
-            reference.groups[group],
-            TestKind.HIGH_IS_UNUSUAL,
-        )
+    group_scores = {
+        group: reference.states.score(matrix, columns=columns)
         for group, columns in group_columns(statistics).items()
+    }
+    group_p = {
+        group: p_value.p_values(found, reference.groups[group], TestKind.HIGH_IS_UNUSUAL)
+        for group, found in group_scores.items()
+    }
+    group_excess = {
+        group: _excess(found, reference.groups[group]) for group, found in group_scores.items()
     }
     distances = evidence.subspaces.class_distances.cpu().numpy()
     class_p = np.stack(
@@ -173,6 +181,7 @@ def score(
         combined_score=combined,
         combined_p=combined_p,
         group_p=group_p,
+        group_excess=group_excess,
         class_p=class_p,
         conformal=members,
         verdicts=tuple(
@@ -180,6 +189,12 @@ def score(
             for p, size, ok in zip(combined_p, sizes, finite, strict=True)
         ),
     )
+
+
+def _excess(found: FloatArray, ranks: FloatArray) -> FloatArray:
+    low, median, high = np.percentile(ranks, (25, 50, 75))
+    result: FloatArray = (found - median) / max(float(high - low), 1e-12)
+    return result
 
 
 def _conformal(probabilities: FloatArray, quantile: float) -> npt.NDArray[np.bool_]:
@@ -370,7 +385,10 @@ def _driver(
     scores: Scores, i: int, statistics: Sequence[Statistic], tests: Sequence[TestResult]
 ) -> tuple[str, str]:
     """The group with the smallest p-value, and its most unusual statistic in words."""
-    group = min(scores.group_p, key=lambda name: scores.group_p[name][i])
+    group = min(
+        scores.group_p,
+        key=lambda name: (scores.group_p[name][i], -scores.group_excess[name][i]),
+    )
     phrases = {s.name: s.phrase for s in statistics}
     candidates = [t for t in tests if t.group.value == group and t.p_value is not None]
     worst = min(candidates, key=lambda t: t.p_value if t.p_value is not None else 1.0)

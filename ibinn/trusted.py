@@ -28,6 +28,7 @@ from ibinn.images import (
     open_image,
     png_size,
 )
+from ibinn.latent import wide_means
 from ibinn.ood.registry import Statistic, statistics_of
 from ibinn.ood.statistics import StatisticContext
 from ibinn.reference import Reference
@@ -81,6 +82,7 @@ class TrustedClassifier:
         self._coverage_measured = coverage_measured
         network = model.network
         self._subspaces = model.mixture.subspaces()
+        self._means = wide_means(model.mixture)
         self._context = StatisticContext.of(
             model.mixture,
             self._subspaces,
@@ -288,7 +290,7 @@ class TrustedClassifier:
     def _heatmaps(self, evidence: Evidence) -> Tensor:
         return posterior_heatmaps(
             evidence,
-            means=self._context.means,
+            means=self._means,
             subspaces=self._subspaces,
             heatmap_shape=self.network.heatmap_shape,
             temperature=self._temperature,

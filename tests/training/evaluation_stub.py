@@ -147,6 +147,7 @@ class StubClassifier:
             combined_score=oddness,
             combined_p=p_high,
             group_p={},
+            group_excess={},
             class_p=None,
             conformal=sets,
             verdicts=tuple(Verdict.UNKNOWN if p <= 0.01 else Verdict.NOT_FLAGGED for p in p_high),
