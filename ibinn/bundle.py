@@ -156,9 +156,6 @@ def save(
     for name, text in (extra or {}).items():
         (folder / name).write_text(text, encoding="utf-8")
         names.append(name)
-    for name in names:
-        # safetensors leaves its files to their owner alone; a server may run as someone else.
-        (folder / name).chmod(0o644)
     written = replace(found, files={n: manifest.file_sha256(folder / n) for n in names})
     manifest.write(written, folder)
     return written
