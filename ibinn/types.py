@@ -27,6 +27,17 @@ class Verdict(StrEnum):
     """Nothing unusual was found; this promises nothing about misses."""
 
 
+class Action(StrEnum):
+    """What a policy does with an answer (`ibinn.policy`)."""
+
+    ACCEPT = "ACCEPT"
+    """The class is good enough to be acted on under the policy."""
+    DEFER = "DEFER"
+    """A person decides."""
+    REJECT_INPUT = "REJECT_INPUT"
+    """This picture cannot be judged; take another one."""
+
+
 class Group(StrEnum):
     """What kind of unusualness a statistic responds to."""
 
@@ -137,6 +148,27 @@ class ObservedAccuracy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What the policy makes of an answer.
+
+    Attributes:
+        action: ACCEPT, DEFER or REJECT_INPUT.
+        class_name: The class to act on, that of least expected cost under the policy's costs and
+            priors; None unless the action is ACCEPT.
+        rule: Name of the rule that fired, such as ``unknown`` or ``risk``.
+        reason: The rule in words, with its numbers.
+        expected_cost: Expected cost of acting on `class_name` (or of the best class, where the
+            action is not ACCEPT) under the policy's costs and priors; None if not assessed.
+    """
+
+    action: Action
+    class_name: str | None
+    rule: str
+    reason: str
+    expected_cost: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Versions:
     """Which model, calibration and settings gave an answer.
 
@@ -242,6 +274,7 @@ class Prediction:
         calibration_count: Number n of calibration images behind the p-values.
         input: What was looked at.
         receipt: Given only by a server.
+        decision: What the policy makes of it; None without a policy.
     """
 
     classes: tuple[ClassScore, ...]
@@ -258,6 +291,7 @@ class Prediction:
     calibration_count: int
     input: InputInfo
     receipt: Receipt | None = None
+    decision: Decision | None = None
 
     @property
     def top(self) -> ClassScore:

@@ -83,6 +83,11 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         "optimizer": checkpoint.optimizer,
         "curve": [asdict(point) for point in checkpoint.curve],
     }
+    write_atomically(content, path)
+
+
+def write_atomically(content: Any, path: Path) -> None:
+    """`torch.save` so that a kill at any moment leaves the old file or the new one."""
     temporary = path.with_suffix(".partial")
     with temporary.open("wb") as file:
         torch.save(content, file)

@@ -190,6 +190,43 @@ def evaluate(
         _print_summary(evaluation.headline(), out)
 
 
+@app.command()
+def comparator(
+    bundle: Annotated[Path, typer.Argument(help="The bundle to compare with.")],
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="File to write, such as resnet.safetensors.")],
+    run: Annotated[Path, typer.Option(help="Folder of the checkpoint; the same one resumes.")],
+    group_by: GroupOption = None,
+    skip_unreadable: SkipOption = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Train the softmax ResNet that a bundle's report is held against, at the same cost.
+
+    Same training images, preprocessing, augmentation, batch size, smoothing and epochs.
+    """
+    with reported_errors():
+        from ibinn import bundle as bundles
+        from training.comparator import train_comparator
+
+        def say(epoch: int, epochs: int, loss: float, accuracy: float) -> None:
+            typer.echo(
+                f"epoch {epoch}/{epochs}  loss {loss:.4f}  training accuracy {accuracy:.1%}"
+            )
+
+        made = train_comparator(
+            bundles.verify(bundle),
+            data,
+            run=run,
+            out=out,
+            command=shlex.join(["ibinn-train", *sys.argv[1:]]),
+            device=device,
+            skip_unreadable=skip_unreadable,
+            group_by=group_by,
+            progress=say,
+        )
+        typer.echo(f"{made.name}: {made.description}; test accuracy {made.accuracy.value:.2%}")
+
+
 @contextmanager
 def reported_errors() -> Iterator[None]:
     """Turn an error of ours into one line on standard error and exit code 2."""
