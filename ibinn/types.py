@@ -38,6 +38,24 @@ class Action(StrEnum):
     """This picture cannot be judged; take another one."""
 
 
+class SetMethod(StrEnum):
+    """How a conformal prediction set is made (`ibinn.conformal`)."""
+
+    PLAIN = "plain"
+    """The classes with 1 - p(y) at most the quantile."""
+    RAPS = "raps"
+    """Regularised adaptive sets (Angelopoulos et al. 2021), randomised by the input's hash."""
+
+
+class HeatmapSize(StrEnum):
+    """How finely a heatmap is drawn; its sum is the same."""
+
+    GRID = "grid"
+    """The cells of the last feature map, as they are computed."""
+    IMAGE = "image"
+    """The pixels of the network's input, interpolated between the cells."""
+
+
 class Group(StrEnum):
     """What kind of unusualness a statistic responds to."""
 
@@ -123,11 +141,13 @@ class ConformalSet:
         target_coverage: 1 - ε asked for, such as 0.95.
         measured_coverage: Share of held-out images whose set held the truth, or None
             where the bundle's report has not measured it.
+        method: How the set was made.
     """
 
     classes: tuple[str, ...]
     target_coverage: float
     measured_coverage: float | None
+    method: SetMethod = SetMethod.PLAIN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +195,8 @@ class Versions:
     Attributes:
         weights: sha256 digest (hex) of architecture, preprocessing and weights.
         calibration: sha256 digest (hex) of the reference scores; empty if not calibrated.
-        policy: sha256 digest (hex) of the significances in force.
+        policy: sha256 digest (hex) of the policy in force, or of the significances alone where
+            there is no policy.
         taxonomy: Version of the class list.
         software: Version of `ibinn`.
     """
@@ -275,6 +296,8 @@ class Prediction:
         input: What was looked at.
         receipt: Given only by a server.
         decision: What the policy makes of it; None without a policy.
+        conformal_sets: Every prediction set, by method and target, `conformal` among them; empty
+            if not calibrated.
     """
 
     classes: tuple[ClassScore, ...]
@@ -292,6 +315,7 @@ class Prediction:
     input: InputInfo
     receipt: Receipt | None = None
     decision: Decision | None = None
+    conformal_sets: tuple[ConformalSet, ...] = ()
 
     @property
     def top(self) -> ClassScore:
@@ -317,6 +341,41 @@ class Heatmap:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Contrast:
+    """Where the evidence for one class over another lies; the classes' shared part cancels.
+
+    Attributes:
+        class_name: The class that positive cells speak for.
+        versus: The class that negative cells speak for.
+        values: Q(k, l, class) - Q(k, l, versus) in nats, float64, shape (H, W).
+        log_odds: log q(class|x) - log q(versus|x), which `values` sums to.
+        completeness_error: |sum of values - log_odds| in nats.
+    """
+
+    class_name: str
+    versus: str
+    values: npt.NDArray[np.float64]
+    log_odds: float
+    completeness_error: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NearbyClass:
+    """A class that the model places near the most probable one, whatever the image.
+
+    Attributes:
+        class_name: The class.
+        distance: Δ, the distance of its mean from the most probable class's mean.
+        overlap: Φ(-Δ/2), the expected 1 - max p between the two where both are equally likely
+            (C.5 in closed form); 0.5 for equal means.
+    """
+
+    class_name: str
+    distance: float
+    overlap: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
     """Heatmaps of chosen classes for one image, with the answer they explain.
 
@@ -324,11 +383,18 @@ class Explanation:
         prediction: The answer.
         heatmaps: One per class asked for, in the order asked.
         image: What the network saw, uint8, shape (side, side, 3).
+        contrast: Log-odds map of two classes, where it was asked for.
+        nearby: Classes near the most probable one, nearest first.
+        receptive_field_px: Radius, in pixels of the network's input, of what a heatmap's cell
+            responds to (Eq. 5.30), as the report measured it; None where it did not.
     """
 
     prediction: Prediction
     heatmaps: tuple[Heatmap, ...]
     image: npt.NDArray[np.uint8]
+    contrast: Contrast | None = None
+    nearby: tuple[NearbyClass, ...] = ()
+    receptive_field_px: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -357,6 +423,142 @@ class TestInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A figure measured on images that served neither training nor calibration.
+
+    Attributes:
+        value: The figure.
+        low: Lower end of its 95 % interval, or None if there is none.
+        high: Its upper end.
+        count: Number of images it is of.
+        floor: What a model that errs nowhere in this respect would show on as many images
+            (the 95th percentile over draws), or None where the figure has no floor.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    count: int | None = None
+    floor: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredCoverage:
+    """How often a kind of prediction set held the truth.
+
+    Attributes:
+        method: How the sets are made.
+        target: Coverage asked for.
+        coverage: Over all test images.
+        not_flagged: Over those that were not called UNKNOWN, or None if not measured.
+        mean_size: Mean number of classes in a set, or None if not measured.
+    """
+
+    method: SetMethod
+    target: float
+    coverage: Measured
+    not_flagged: Measured | None = None
+    mean_size: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectiveRisk:
+    """Error rate among accepted images of the report's fixed mix; lower is better.
+
+    Attributes:
+        coverage: Share of the mix that is accepted.
+        risk: Share of those that are wrong; accepting an unknown image is wrong.
+    """
+
+    coverage: float
+    risk: Measured
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A figure beside a comparator's, on the same images.
+
+    Attributes:
+        comparator: Name of the comparator, such as ``resnet``.
+        figure: Name of the figure, such as ``selective_risk@0.8``; lower is better.
+        theirs: The comparator's figure.
+        difference: Ours minus theirs, paired.
+    """
+
+    comparator: str
+    figure: str
+    theirs: float
+    difference: Measured
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorstGroup:
+    """The group of images for which a figure is worst.
+
+    Attributes:
+        figure: Name of the figure, such as ``accuracy``.
+        group: Name of the class, slice or set.
+        value: The figure there.
+    """
+
+    figure: str
+    group: str
+    value: Measured
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelReport:
+    """What a model was measured to be worth; each entry None or empty if it was not measured.
+
+    Attributes:
+        accuracy: Share of test images whose most probable class is theirs.
+        top_label_ece: Expected calibration error of the calibrated top class, 15 bins.
+        raw_top_label_ece: The same before the temperature.
+        geometric_mean: Of ECE, MCE and ICE over all classes (mean-confidence bins).
+        overconfidence: OCE: error rate where max p >= 0.997, divided by 0.003; 1 is right.
+        coverages: Of the prediction sets, by method and target.
+        selective_risks: Error among accepted images of the fixed mix.
+        augrc: Area under the generalised risk-coverage curve on the mix.
+        comparisons: Comparators on the same images.
+        worst_groups: Where the figures are worst.
+    """
+
+    accuracy: Measured | None = None
+    top_label_ece: Measured | None = None
+    raw_top_label_ece: Measured | None = None
+    geometric_mean: Measured | None = None
+    overconfidence: Measured | None = None
+    coverages: tuple[MeasuredCoverage, ...] = ()
+    selective_risks: tuple[SelectiveRisk, ...] = ()
+    augrc: Measured | None = None
+    comparisons: tuple[Comparison, ...] = ()
+    worst_groups: tuple[WorstGroup, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyInfo:
+    """The policy in force, in short (`ibinn.policy`).
+
+    Attributes:
+        digest: sha256 (hex) of the policy.
+        alpha: Significance of the verdict under the policy.
+        max_risk: Largest error rate among accepted images that it was fitted for, or None where
+            it promises none.
+        delta: Probability that the promise fails, over the draw of the calibration images; None
+            like `max_risk`.
+        costs: The costs in words, a sentence each.
+        priors: (class, deployment prior) pairs; empty where the model's own are used.
+    """
+
+    digest: str
+    alpha: float
+    max_risk: float | None
+    delta: float | None
+    costs: tuple[str, ...]
+    priors: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
     """What a model is, for `ibinn model` and GetModel.
 
@@ -381,6 +583,9 @@ class ModelInfo:
         intended_use: From the manifest.
         training_data: From the manifest, with its terms.
         explainable: Whether heatmaps exist for this network.
+        report: What it was measured to be worth; None where the bundle holds no figures.
+        erased: What the preprocessing takes away, which nothing behind it can detect; sentences.
+        policy: The policy in force; None without one.
     """
 
     name: str
@@ -403,3 +608,6 @@ class ModelInfo:
     intended_use: str
     training_data: str
     explainable: bool
+    report: ModelReport | None = None
+    erased: tuple[str, ...] = ()
+    policy: PolicyInfo | None = None
