@@ -324,6 +324,34 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ContrastChoice:
+    """Which two classes to weigh against each other.
+
+    Attributes:
+        class_name: None: the most probable class other than `versus`.
+        versus: None: the most probable class other than `class_name`.
+    """
+
+    class_name: str | None = None
+    versus: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainOptions:
+    """What an explanation shows.
+
+    Attributes:
+        classes: Names of the classes to explain; none: the three most probable.
+        contrast: Two classes to weigh against each other, or None.
+        heatmap_size: How finely heatmaps and contrast are drawn.
+    """
+
+    classes: tuple[str, ...] = ()
+    contrast: ContrastChoice | None = None
+    heatmap_size: HeatmapSize = HeatmapSize.GRID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Heatmap:
     """A posterior heatmap of one class (science: section 7; Eq. 5.35-5.40).
 
@@ -376,6 +404,51 @@ class NearbyClass:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClassPoint:
+    """A class's mean in a `DecisionSpace`.
+
+    Attributes:
+        class_name: The class.
+        x: Place along the line through the first two means, from the middle between them.
+        y: Distance from that line, at least 0.
+        radius: Of the circle around (x, y) that holds 90 % of the class's own codes.
+        probability: Calibrated posterior of the class for the image.
+    """
+
+    class_name: str
+    x: float
+    y: float
+    radius: float
+    probability: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionSpace:
+    """Where an image lies among the classes most probable for it (figure 5.20).
+
+    Its latent code is projected onto the span of their means; `x` runs along the line through
+    the first two, from the most probable class (x < 0) to the second (x > 0), and `y` is the
+    distance from that line. The unit is one standard deviation of a class. The first two are
+    equally probable at ``x == boundary``, whatever y: their log-odds at T = 1 are
+    (boundary - x) times the distance between the two means.
+
+    Attributes:
+        x: Place of the image along the line.
+        y: Its distance from the line, at least 0.
+        boundary: Where the first two classes are equally probable; 0 for equal class weights.
+        dims: Dimension of the span; an image of the first class lies at about
+            y = sqrt(dims - 1), not at 0.
+        means: The classes, most probable first.
+    """
+
+    x: float
+    y: float
+    boundary: float
+    dims: int
+    means: tuple[ClassPoint, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
     """Heatmaps of chosen classes for one image, with the answer they explain.
 
@@ -387,6 +460,8 @@ class Explanation:
         nearby: Classes near the most probable one, nearest first.
         receptive_field_px: Radius, in pixels of the network's input, of what a heatmap's cell
             responds to (Eq. 5.30), as the report measured it; None where it did not.
+        decision_space: The image among its five most probable classes, or None where the model
+            has a single class.
     """
 
     prediction: Prediction
@@ -395,6 +470,7 @@ class Explanation:
     contrast: Contrast | None = None
     nearby: tuple[NearbyClass, ...] = ()
     receptive_field_px: float | None = None
+    decision_space: DecisionSpace | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
