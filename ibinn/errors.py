@@ -11,6 +11,10 @@
     ├── ConfigError               a setting, recipe, key or value that is not valid
     │   └── AlphaTooSmallError        significance below the smallest attainable p-value
     ├── DataError                 a data set that cannot be used as it is
+    ├── PolicyError               a policy that cannot be used
+    │   ├── PolicyFormatError         unknown format version, changed, missing or malformed entry
+    │   ├── PolicyMismatchError       made for other classes, weights or another calibration
+    │   └── NotCertifiableError       no threshold keeps the risk asked for
     ├── NotCalibratedError        the bundle holds no reference scores for what was asked
     ├── NotExplainableError       this network has no exact heatmap
     ├── UnknownClassError         a class the model does not know
@@ -103,6 +107,33 @@ class AlphaTooSmallError(ConfigError):
 
 class DataError(IbinnError):
     """A data set that cannot be used as it is."""
+
+
+class PolicyError(IbinnError):
+    """A policy that cannot be used."""
+
+
+class PolicyFormatError(PolicyError):
+    """A policy file of another format version, changed by hand, or with a malformed entry."""
+
+
+class PolicyMismatchError(PolicyError):
+    """A policy for other classes, weights or another calibration than those in use."""
+
+
+class NotCertifiableError(PolicyError):
+    """No threshold keeps the risk asked for with the confidence asked for.
+
+    Args:
+        message: What was tried, what was found, what to do.
+        count: Number of held-out images there were.
+        needed: About how many would do, or None where more images alone would not.
+    """
+
+    def __init__(self, message: str, *, count: int, needed: int | None) -> None:
+        super().__init__(message)
+        self.count = count
+        self.needed = needed
 
 
 class NotCalibratedError(IbinnError):

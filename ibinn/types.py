@@ -296,6 +296,8 @@ class Prediction:
         input: What was looked at.
         receipt: Given only by a server.
         decision: What the policy makes of it; None without a policy.
+        driver: Where the verdict is UNKNOWN, the group of statistics that stands out most, which
+            `reason` names in words; else None.
         conformal_sets: Every prediction set, by method and target, `conformal` among them; empty
             if not calibrated.
     """
@@ -315,6 +317,7 @@ class Prediction:
     input: InputInfo
     receipt: Receipt | None = None
     decision: Decision | None = None
+    driver: Group | None = None
     conformal_sets: tuple[ConformalSet, ...] = ()
 
     @property
