@@ -1,7 +1,8 @@
 """Split-conformal prediction sets: sets of classes that hold the truth with a set probability.
 
-Plain sets with the score 1 - p(label), fitted on calibration part B. The coverage is marginal: it
-holds over images exchangeable with the calibration images, not for each class or image.
+Plain sets with the score 1 - p(label), fitted on calibration part B, and the report of any sets.
+The coverage is marginal: it holds over images exchangeable with the calibration images, not for
+each class or image. `ibinn.raps` has sets that adapt more to the image.
 
 Shapes: B, N images, n calibration images, K classes.
 """
@@ -21,6 +22,9 @@ from ibinn.ood.p_values import beta_binomial_central
 from ibinn.reliability import checked
 
 BoolArray = npt.NDArray[np.bool_]
+
+SIZE_STRATA = ((1, 1), (2, 3), (4, 10), (11, 100), (101, 1_000_000))
+"""Sizes of sets that are reported together, both ends inside."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +49,21 @@ class Coverage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SizeCoverage:
+    """Coverage of the sets of some sizes (Angelopoulos et al. 2021, section 4).
+
+    Attributes:
+        smallest: Number of classes in the smallest sets of this stratum.
+        largest: In its largest.
+        coverage: Of the sets between; no law promises it.
+    """
+
+    smallest: int
+    largest: int
+    coverage: Coverage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CoverageReport:
     """Target and measured coverage.
 
@@ -60,6 +79,7 @@ class CoverageReport:
         within_threshold: Images with 1 - p(label) <= quantile, which that law is about.
             `overall.covered` may be larger, since the top class is in every set.
         right: ``law_low <= within_threshold <= law_high``.
+        by_size: Test images by the size of their set, `SIZE_STRATA`; no law either.
     """
 
     target: float
@@ -71,6 +91,7 @@ class CoverageReport:
     law_high: int
     within_threshold: int
     right: bool
+    by_size: tuple[SizeCoverage, ...] = ()
 
 
 def fit_quantile(
@@ -163,11 +184,48 @@ def coverage_report(
         DataError: Shapes do not fit; see also `ibinn.reliability.checked`.
     """
     p, y = checked(probabilities, labels)
-    if not_flagged is not None and np.shape(not_flagged) != y.shape:
-        raise DataError(f"mask has shape {np.shape(not_flagged)}; expected {y.shape}")
-    sets = prediction_set(p, quantile)
+    return sets_report(
+        prediction_set(p, quantile),
+        y,
+        within=(1.0 - p[np.arange(len(y)), y]) <= quantile,
+        target=target,
+        calibration_count=calibration_count,
+        not_flagged=not_flagged,
+        level=level,
+    )
+
+
+def sets_report(
+    sets: BoolArray,
+    labels: npt.NDArray[np.integer[Any]],
+    *,
+    within: BoolArray,
+    target: float,
+    calibration_count: int,
+    not_flagged: BoolArray | None = None,
+    level: float = 0.999,
+) -> CoverageReport:
+    """Measure the coverage of prediction sets of any kind.
+
+    Args:
+        sets: Membership, shape (N, K).
+        labels: Shape (N,).
+        within: Whether the label's conformal score is at most the quantile, shape (N,).
+        target: The coverage that the quantile was fitted for.
+        calibration_count: Number n of images it was fitted on.
+        not_flagged: Mask of the images that no test flagged, shape (N,).
+        level: Probability of the law's central interval.
+
+    Raises:
+        ConfigError: `target` or `level` is out of its range.
+        DataError: Shapes do not fit.
+    """
+    y = np.asarray(labels)
+    for mask in (within, not_flagged):
+        if mask is not None and np.shape(mask) != y.shape:
+            raise DataError(f"mask has shape {np.shape(mask)}; expected {y.shape}")
     covered, sizes = sets[np.arange(len(y)), y], sets.sum(axis=1)
-    within = int(((1.0 - p[np.arange(len(y)), y]) <= quantile).sum())
+    within_threshold = int(np.count_nonzero(within))
     law_low, law_high = beta_binomial_central(
         m=len(y),
         successes=coverage_rank(target, calibration_count),
@@ -178,16 +236,26 @@ def coverage_report(
     def of(mask: BoolArray) -> Coverage:
         return _coverage(covered[mask], sizes[mask])
 
+    classes = sets.shape[1]
     return CoverageReport(
         target=target,
         calibration_count=calibration_count,
         overall=of(np.ones(len(y), dtype=np.bool_)),
-        per_class=tuple(of(y == c) for c in range(p.shape[1])),
+        per_class=tuple(of(y == c) for c in range(classes)),
         not_flagged=None if not_flagged is None else of(np.asarray(not_flagged, dtype=np.bool_)),
         law_low=law_low,
         law_high=law_high,
-        within_threshold=within,
-        right=law_low <= within <= law_high,
+        within_threshold=within_threshold,
+        right=law_low <= within_threshold <= law_high,
+        by_size=tuple(
+            SizeCoverage(
+                smallest=low,
+                largest=min(high, classes),
+                coverage=of((sizes >= low) & (sizes <= high)),
+            )
+            for low, high in SIZE_STRATA
+            if low <= classes
+        ),
     )
 
 
