@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,16 +28,26 @@ class MixtureConfig:
         class_dims: Leading dimensions with full means where the rest is low-rank.
         learned_weights: Whether φ is learned; else classes are equally likely.
         initial_distance: Distance between two means at the start.
+        means: ``learned``, or ``sphere``: drawn once from the uniform law on the sphere of radius
+            √D and never moved, for the baseline of Eq. 5.18.
     """
 
     rank: int | None = None
     class_dims: int = 0
     learned_weights: bool = False
     initial_distance: float = 5.0
+    means: Literal["learned", "sphere"] = "learned"
 
     def __post_init__(self) -> None:
         if self.rank is not None and self.rank < 1:
             raise ConfigError(f"mixture: rank is {self.rank}; expected at least 1 or none")
+        if self.means not in ("learned", "sphere"):
+            raise ConfigError(f"mixture: means is {self.means!r}; expected learned or sphere")
+        if self.means == "sphere" and self.rank is not None:
+            raise ConfigError(
+                f"mixture: means on a sphere with rank {self.rank}; only full means are drawn "
+                "there; set rank to none"
+            )
 
 
 class GaussianMixture(nn.Module):
@@ -52,6 +63,7 @@ class GaussianMixture(nn.Module):
         generator: Source of the initial means.
     """
 
+    means: Tensor
     phi: Tensor
 
     def __init__(
@@ -68,7 +80,12 @@ class GaussianMixture(nn.Module):
         full_dims = dims if config.rank is None else config.class_dims
         # Independent directions of length distance/√2 lie `distance` apart in expectation.
         scale = config.initial_distance / math.sqrt(2.0 * max(full_dims, 1))
-        self.means = nn.Parameter(scale * torch.randn(classes, full_dims, generator=generator))
+        drawn = torch.randn(classes, full_dims, generator=generator)
+        if config.means == "sphere":
+            radii = drawn.norm(dim=1, keepdim=True)
+            self.register_buffer("means", drawn * math.sqrt(dims) / radii)
+        else:
+            self.means = nn.Parameter(scale * drawn)
         if config.rank is not None:
             rest = dims - full_dims
             self.mean_weights = nn.Parameter(
@@ -153,6 +170,7 @@ class Subspaces:
     With a = M z and G = M Mᵀ: ‖z_c‖² = aᵀ G⁺ a and ‖z_s‖² = ‖z‖² - ‖z_c‖², in float64.
 
     Attributes:
+        gram: G (K, K), float64.
         gram_pinv: G⁺ (K, K), float64.
         rank: r, the dimension of the span.
         log_weights: w (K,), float64.
@@ -160,6 +178,7 @@ class Subspaces:
         dims: D.
     """
 
+    gram: Tensor
     gram_pinv: Tensor
     rank: int
     log_weights: Tensor
@@ -173,6 +192,7 @@ class Subspaces:
             means = wide_means(mixture)
             gram = means @ means.T
             return Subspaces(
+                gram=gram,
                 gram_pinv=torch.linalg.pinv(gram, rtol=1e-10, hermitian=True),
                 rank=int(torch.linalg.matrix_rank(gram, rtol=1e-10, hermitian=True)),
                 log_weights=mixture.log_weights.double(),

@@ -463,8 +463,8 @@ class Explanation:
         nearby: Classes near the most probable one, nearest first.
         receptive_field_px: Radius, in pixels of the network's input, of what a heatmap's cell
             responds to (Eq. 5.30), as the report measured it; None where it did not.
-        decision_space: The image among its five most probable classes, or None where the model
-            has a single class.
+        decision_space: The image among its five most probable classes, or None where no line
+            runs through the means of the first two.
     """
 
     prediction: Prediction
