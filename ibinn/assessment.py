@@ -32,8 +32,8 @@ from ibinn.types import (
 
 FloatArray = npt.NDArray[np.float64]
 
-COMBINED = "density_of_states"
-"""Name of the combined test."""
+COMBINED = "combined"
+"""Name of the combined test (`ibinn.ood.combined`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -47,9 +47,10 @@ class Scores:
         bits_per_dim: (B,).
         statistics: Value per statistic, (B,) each.
         p_values: Raw p per single test (B,); empty if not calibrated.
-        combined_score: Minus log-density of states (B,); NaN where not assessed.
+        combined_score: Fisher's sum over the views (B,); NaN where not assessed.
         combined_p: Its p-value (B,); NaN where not assessed.
-        group_p: p-value of each group's marginal density of states (B,).
+        views: -log p against calibration part A of each view of the combined test (B,).
+        group_p: p-value of each group's own combination (B,).
         group_excess: How far each group's score lies beyond the median of its reference, in
             units of the reference's interquartile range (B,); tells apart groups whose
             p-values are all the smallest possible.
@@ -66,6 +67,7 @@ class Scores:
     p_values: dict[str, FloatArray]
     combined_score: FloatArray
     combined_p: FloatArray
+    views: dict[str, FloatArray]
     group_p: dict[str, FloatArray]
     group_excess: dict[str, FloatArray]
     class_p: FloatArray | None
@@ -130,6 +132,7 @@ def score(
             p_values={},
             combined_score=nan,
             combined_p=nan,
+            views={},
             group_p={},
             group_excess={},
             class_p=None,
@@ -147,18 +150,16 @@ def score(
         for kind in s.kinds
     }
     matrix = np.stack([values[s.name] for s in statistics], axis=1)
-    combined = reference.states.score(matrix)
+    surprises = reference.combined_test.surprises(matrix)
+    combined = surprises.fisher
     combined_p = p_value.p_values(combined, reference.combined, TestKind.HIGH_IS_UNUSUAL)
-    group_scores = {
-        group: reference.states.score(matrix, columns=columns)
-        for group, columns in group_columns(statistics).items()
-    }
+    group_scores = surprises.groups
     group_p = {
         group: p_value.p_values(found, reference.groups[group], TestKind.HIGH_IS_UNUSUAL)
         for group, found in group_scores.items()
     }
     group_excess = {
-        group: _excess(found, reference.groups[group]) for group, found in group_scores.items()
+        group: excess(found, reference.groups[group]) for group, found in group_scores.items()
     }
     distances = evidence.subspaces.class_distances.cpu().numpy()
     class_p = np.stack(
@@ -180,6 +181,7 @@ def score(
         p_values=singles,
         combined_score=combined,
         combined_p=combined_p,
+        views=dict(surprises.views),
         group_p=group_p,
         group_excess=group_excess,
         class_p=class_p,
@@ -191,7 +193,8 @@ def score(
     )
 
 
-def _excess(found: FloatArray, ranks: FloatArray) -> FloatArray:
+def excess(found: FloatArray, ranks: FloatArray) -> FloatArray:
+    """(score - median) / interquartile range of a sorted reference, per image (B,)."""
     low, median, high = np.percentile(ranks, (25, 50, 75))
     result: FloatArray = (found - median) / max(float(high - low), 1e-12)
     return result

@@ -31,6 +31,7 @@ from ibinn.flow.base import InvertibleNetwork
 from ibinn.images import FORMATS, Limits, Preprocessing, PreprocessingConfig
 from ibinn.latent import GaussianMixture, MixtureConfig
 from ibinn.manifest import Manifest, verify
+from ibinn.model_report import model_report
 from ibinn.ood import p_values
 from ibinn.ood.registry import statistics_of, test_name
 from ibinn.reference import Reference
@@ -90,6 +91,22 @@ def load(
     return assemble(
         found, model, calibration, settings=settings, device=device, limits=limits or Limits()
     )
+
+
+def load_model(
+    path: str | Path, *, device: str | torch.device = "cpu"
+) -> tuple[GenerativeClassifier, Preprocessing]:
+    """Weights and preprocessing alone, to be calibrated anew; nothing of a calibration is read.
+
+    Raises:
+        BundleNotFoundError, BundleFormatError, BundleIntegrityError: As in `load`.
+    """
+    folder = Path(path)
+    found = verify(folder)
+    model = _load_model(found, folder).to(device=device)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.eval().requires_grad_(requires_grad=False)
+    return model, Preprocessing(PreprocessingConfig.from_dict(found.preprocessing))
 
 
 def assemble(
@@ -239,7 +256,7 @@ def _load_reference(found: Manifest, network: InvertibleNetwork, folder: Path) -
     calibration = reference.from_arrays({name: np.asarray(value) for name, value in arrays.items()})
     expected = {
         test_name(statistic.name, kind)
-        for statistic in statistics_of(network.stage_names, network.heatmap_shape)
+        for statistic in statistics_of(network)
         for kind in statistic.kinds
     }
     if different := sorted(expected.symmetric_difference(calibration.ranks)):
@@ -286,6 +303,8 @@ def _model_info(
         intended_use=found.intended_use,
         training_data=found.training_data,
         explainable=model.network.heatmap_shape is not None,
+        report=model_report(found.metrics),
+        erased=preprocessing.erased(),
     )
 
 
@@ -293,7 +312,7 @@ def _tests(
     found: Manifest, model: GenerativeClassifier, calibration: Reference, settings: Significance
 ) -> tuple[TestInfo, ...]:
     worth = {detection.test: detection for detection in found.detections}
-    statistics = statistics_of(model.network.stage_names, model.network.heatmap_shape)
+    statistics = statistics_of(model.network)
     entries = [
         (test_name(statistic.name, kind), statistic.group, kind)
         for statistic in statistics

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ibinn.density import bits_per_dim
-from ibinn.flow.base import InvertibleNetwork
+from ibinn.flow.base import InvertibleNetwork, Observed
 from ibinn.latent import LOG_2PI, GaussianMixture, SubspaceDensities, Subspaces
 
 
@@ -22,6 +22,7 @@ class Evidence:
     Attributes:
         z: Latent codes g(x) (B, D), float32.
         stage_log_dets: log|det J| of each stage of the network (B, S).
+        activations: log root mean square of observed channels (B, E), float32.
         log_det: log|det ∂z/∂v| for pixel values v in [0, 1), preprocessing included (B,).
         squared_norm: ‖z‖² (B,).
         mean_products: z·μ_y (B, K).
@@ -36,6 +37,7 @@ class Evidence:
 
     z: Tensor
     stage_log_dets: Tensor
+    activations: Tensor
     log_det: Tensor
     squared_norm: Tensor
     mean_products: Tensor
@@ -92,10 +94,8 @@ class GenerativeClassifier(nn.Module):
             preprocessing_log_det: log|det| of the normalisation, nats.
             encoded_bytes: Size of a lossless encoding of each image (B,).
         """
-        z, stage_log_dets = self.network.forward_by_stage(x)
         return gather_evidence(
-            z,
-            stage_log_dets.double(),
+            self.network.observe(x),
             mixture=self.mixture,
             subspaces=subspaces,
             preprocessing_log_det=preprocessing_log_det,
@@ -112,15 +112,15 @@ class GenerativeClassifier(nn.Module):
 
 
 def gather_evidence(
-    z: Tensor,
-    stage_log_dets: Tensor,
+    observed: Observed,
     *,
     mixture: GaussianMixture,
     subspaces: Subspaces,
     preprocessing_log_det: float,
     encoded_bytes: Tensor,
 ) -> Evidence:
-    """Evidence from latent codes (B, D) and the stages' log-determinants (B, S)."""
+    """Evidence from what one pass of the network leaves."""
+    z, stage_log_dets = observed.z, observed.stage_log_dets.double()
     wide = z.double()
     squared_norm = wide.square().sum(1)
     mean_products = _wide_mean_products(mixture, wide)
@@ -133,6 +133,7 @@ def gather_evidence(
     return Evidence(
         z=z,
         stage_log_dets=stage_log_dets,
+        activations=observed.activations,
         log_det=log_det,
         squared_norm=squared_norm,
         mean_products=mean_products,

@@ -12,9 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ibinn import held_out
 from ibinn.calibration import ConfidenceBins
-from ibinn.errors import BundleFormatError
+from ibinn.errors import BundleFormatError, DataError
+from ibinn.held_out import HeldOutScores
 from ibinn.ood.combination import DensityOfStates
+from ibinn.ood.combined import CombinedTest, Tail
 from ibinn.ood.statistics import FittedStatistics
 
 FloatArray = npt.NDArray[np.float64]
@@ -31,13 +34,14 @@ class Reference:
         temperature: T, fitted on A.
         fitted: Statistic parameters, fitted on A.
         centres: Mean on A per statistic.
-        states: The density of states, fitted on A.
+        combined_test: Density of states and views, fitted on A.
         ranks: Per test the sorted reference of part B (n,).
         combined: Sorted scores of the combined test on B (n,).
-        groups: Per group of statistics the sorted scores of its marginal density on B (n,).
+        groups: Per group of statistics the sorted scores of its own combination on B (n,).
         class_distances: Per class the sorted ‖z_c - μ_y‖² of its images of part B.
         conformal: (target coverage, quantile) pairs, fitted on B.
         confidence: Accuracy by confidence on B.
+        held_out: Scores and labels of part B's images, for policies; None in older bundles.
     """
 
     count_a: int
@@ -45,13 +49,14 @@ class Reference:
     temperature: float
     fitted: FittedStatistics
     centres: Mapping[str, float]
-    states: DensityOfStates
+    combined_test: CombinedTest
     ranks: Mapping[str, FloatArray]
     combined: FloatArray
     groups: Mapping[str, FloatArray]
     class_distances: tuple[FloatArray, ...]
     conformal: tuple[tuple[float, float], ...]
     confidence: ConfidenceBins
+    held_out: HeldOutScores | None = None
 
     def quantile(self, coverage: float) -> float | None:
         """The conformal quantile of a target coverage, or None where it was not fitted."""
@@ -74,9 +79,24 @@ def to_arrays(reference: Reference) -> Arrays:
         "class_distances/values": np.concatenate((*reference.class_distances, np.empty(0))),
     }
     for field in fields(FittedStatistics):
-        arrays[f"fitted/{field.name}"] = getattr(reference.fitted, field.name).numpy()
+        values = getattr(reference.fitted, field.name).numpy()
+        # Rounded to float32 when they were fitted.
+        small = field.name.startswith("activation_")
+        arrays[f"fitted/{field.name}"] = values.astype(np.float32) if small else values
+    test = reference.combined_test
     for field in fields(DensityOfStates):
-        arrays[f"states/{field.name}"] = getattr(reference.states, field.name)
+        arrays[f"states/{field.name}"] = getattr(test.states, field.name)
+    for name, tail in test.tails.items():
+        arrays[f"tail/{name}"] = tail.values
+    for name, column in test.alone.items():
+        arrays[f"alone/{name}"] = np.array([column], dtype=np.int64)
+    for name, columns in test.groups.items():
+        arrays[f"columns/{name}"] = np.array(columns, dtype=np.int64)
+    if reference.held_out is not None:
+        arrays |= {
+            f"held_out/{name}": values
+            for name, values in held_out.to_arrays(reference.held_out).items()
+        }
     for name, centre in reference.centres.items():
         arrays[f"centre/{name}"] = np.array([centre])
     for name, values in reference.ranks.items():
@@ -107,11 +127,18 @@ def from_arrays(arrays: Arrays) -> Reference:
                 }
             ),
             centres={name: float(values[0]) for name, values in _under(arrays, "centre/").items()},
-            states=DensityOfStates(
-                **{
-                    field.name: _floats(arrays[f"states/{field.name}"])
-                    for field in fields(DensityOfStates)
-                }
+            combined_test=CombinedTest(
+                states=DensityOfStates(
+                    **{
+                        field.name: _floats(arrays[f"states/{field.name}"])
+                        for field in fields(DensityOfStates)
+                    }
+                ),
+                alone={name: int(v[0]) for name, v in _integers(arrays, "alone/").items()},
+                groups={
+                    name: tuple(v.tolist()) for name, v in _integers(arrays, "columns/").items()
+                },
+                tails={name: Tail.fit(values) for name, values in _under(arrays, "tail/").items()},
             ),
             ranks=_under(arrays, "rank/"),
             combined=_floats(arrays["combined"]),
@@ -119,13 +146,14 @@ def from_arrays(arrays: Arrays) -> Reference:
             class_distances=tuple(distances),
             conformal=tuple((float(a), float(q)) for a, q in _floats(arrays["conformal"])),
             confidence=ConfidenceBins(counts=tuple(counts), correct=tuple(correct)),
+            held_out=_held_out(arrays),
         )
     except KeyError as error:
         raise BundleFormatError(
             f"reference.safetensors: entry {error.args[0]!r} is missing; the calibration is "
             "incomplete; calibrate again"
         ) from error
-    except (ValueError, IndexError, TypeError) as error:
+    except (ValueError, IndexError, TypeError, DataError) as error:
         raise BundleFormatError(
             f"reference.safetensors: malformed entry ({error}); calibrate again"
         ) from error
@@ -137,6 +165,23 @@ def _under(arrays: Arrays, prefix: str) -> dict[str, FloatArray]:
         for name, values in arrays.items()
         if name.startswith(prefix)
     }
+
+
+def _integers(arrays: Arrays, prefix: str) -> dict[str, npt.NDArray[np.int64]]:
+    return {
+        name.removeprefix(prefix): np.asarray(values, dtype=np.int64)
+        for name, values in arrays.items()
+        if name.startswith(prefix)
+    }
+
+
+def _held_out(arrays: Arrays) -> HeldOutScores | None:
+    own = {
+        name.removeprefix("held_out/"): values
+        for name, values in arrays.items()
+        if name.startswith("held_out/")
+    }
+    return held_out.from_arrays(own) if own else None
 
 
 def _floats(values: npt.NDArray[np.generic]) -> FloatArray:

@@ -89,9 +89,7 @@ class TrustedClassifier:
             network.heatmap_shape,
             reference.fitted if reference else None,
         )
-        self.statistics: tuple[Statistic, ...] = statistics_of(
-            network.stage_names, network.heatmap_shape
-        )
+        self.statistics: tuple[Statistic, ...] = statistics_of(network)
 
     @property
     def network(self) -> InvertibleNetwork:

@@ -11,15 +11,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ibinn.assessment import compute_statistics, group_columns
+from ibinn.assessment import compute_statistics, excess, group_columns
 from ibinn.calibration import ConfidenceBins, fit_temperature
 from ibinn.classifier import Evidence, GenerativeClassifier
 from ibinn.conformal import fit_quantile
 from ibinn.errors import DataError
+from ibinn.held_out import HeldOutScores, drivers_of, leave_one_out
 from ibinn.images import Preprocessing, png_size
 from ibinn.latent import Subspaces
 from ibinn.ood import p_values
+from ibinn.ood.activation import out_of_fold_distances
 from ibinn.ood.combination import DensityOfStates
+from ibinn.ood.combined import CombinedTest
 from ibinn.ood.registry import Statistic, statistics_of, test_name
 from ibinn.ood.statistics import StatisticContext, class_coordinates, fit_statistics
 from ibinn.reference import Reference
@@ -59,18 +62,27 @@ def calibrate(
         if len(images) == 0:
             raise DataError(f"calibration part {name} has no images; raise its share of the split")
     network = model.network
-    statistics = statistics_of(network.stage_names, network.heatmap_shape)
+    statistics = statistics_of(network)
     subspaces = model.mixture.subspaces()
     context = StatisticContext.of(model.mixture, subspaces, network.heatmap_shape)
 
     evidence_a = _evidence(model, preprocessing, subspaces, part_a)
     labels_a = torch.from_numpy(part_a.labels)
     coordinates = torch.cat([class_coordinates(e, context).cpu() for e in evidence_a])
-    fitted = fit_statistics(coordinates, labels_a, model.mixture.classes)
+    activations = torch.cat([e.activations.cpu() for e in evidence_a])
+    fitted = fit_statistics(coordinates, activations, labels_a, model.mixture.classes)
     context = StatisticContext.of(model.mixture, subspaces, network.heatmap_shape, fitted)
     values_a = _values(evidence_a, statistics, context)
+    if "activation_energy" in values_a:
+        distances_a = out_of_fold_distances(activations.double().numpy(), seed=seed)
+        values_a["activation_energy"] = np.log(np.maximum(distances_a, 1e-300))
     matrix_a = _matrix(values_a, statistics, part="A")
-    states = DensityOfStates.fit(matrix_a, seed=seed)
+    combined_test = CombinedTest.fit(
+        DensityOfStates.fit(matrix_a, seed=seed),
+        matrix_a,
+        alone={s.name: i for i, s in enumerate(statistics) if s.alone},
+        groups=group_columns(statistics),
+    )
     centres = {name: float(values.mean()) for name, values in values_a.items()}
     temperature = fit_temperature(_logits(evidence_a), part_a.labels)
     count_a = len(part_a)
@@ -80,17 +92,22 @@ def calibrate(
     values_b = _values(evidence_b, statistics, context)
     matrix_b = _matrix(values_b, statistics, part="B")
     labels = part_b.labels
+    surprises = combined_test.surprises(matrix_b)
+    groups = {group: np.sort(found) for group, found in surprises.groups.items()}
     probabilities = np.exp(
         torch.log_softmax(torch.from_numpy(_logits(evidence_b)) / temperature, dim=1).numpy()
     )
     distances = torch.cat([e.subspaces.class_distances.cpu() for e in evidence_b]).numpy()
+    class_distances = tuple(
+        np.sort(distances[labels == k, k]) for k in range(model.mixture.classes)
+    )
     return Reference(
         count_a=count_a,
         count_b=len(part_b),
         temperature=temperature,
         fitted=fitted,
         centres=centres,
-        states=states,
+        combined_test=combined_test,
         ranks={
             test_name(s.name, kind): p_values.reference(
                 values_b[s.name],
@@ -100,17 +117,36 @@ def calibrate(
             for s in statistics
             for kind in s.kinds
         },
-        combined=np.sort(states.score(matrix_b)),
-        groups={
-            group: np.sort(states.score(matrix_b, columns=columns))
-            for group, columns in group_columns(statistics).items()
-        },
-        class_distances=tuple(
-            np.sort(distances[labels == k, k]) for k in range(model.mixture.classes)
-        ),
+        combined=np.sort(surprises.fisher),
+        groups=groups,
+        class_distances=class_distances,
         conformal=tuple((c, fit_quantile(probabilities, labels, c)) for c in coverages),
         confidence=ConfidenceBins.fit(probabilities, labels),
+        held_out=HeldOutScores(
+            logits=_logits(evidence_b).astype(np.float32),
+            labels=labels.astype(np.int64),
+            combined_p=leave_one_out(surprises.fisher),
+            drivers=drivers_of(
+                {group: leave_one_out(found) for group, found in surprises.groups.items()},
+                {group: excess(found, groups[group]) for group, found in surprises.groups.items()},
+            ),
+            class_p=_class_p(distances, labels, class_distances),
+        ),
     )
+
+
+def _class_p(
+    distances: FloatArray, labels: npt.NDArray[np.int64], references: Sequence[FloatArray]
+) -> FloatArray:
+    """Class-conditional p-values of part B's own images (n, K), each among the others."""
+    found = np.full(distances.shape, np.nan)
+    for k, ranks in enumerate(references):
+        if not len(ranks):
+            continue
+        found[:, k] = p_values.p_values(distances[:, k], ranks, TestKind.HIGH_IS_UNUSUAL)
+        own = labels == k
+        found[own, k] = leave_one_out(distances[own, k])
+    return found
 
 
 def _evidence(

@@ -191,6 +191,36 @@ def evaluate(
 
 
 @app.command()
+def calibrate(
+    bundle: Annotated[Path, typer.Argument(help="A model bundle.")],
+    data: DataOption,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the new bundle; default: the same one.")
+    ] = None,
+    group_by: GroupOption = None,
+    skip_unreadable: SkipOption = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Calibrate a bundle anew on the calibration images of its training run.
+
+    The weights stay as they are; figures and report of the old calibration are removed.
+    """
+    with reported_errors():
+        import torch
+
+        from ibinn import bundle as bundles
+        from training.recalibrate import recalibrate, roles_of
+
+        manifest = bundles.verify(bundle)
+        roles = roles_of(manifest, data, skip_unreadable=skip_unreadable, group_by=group_by)
+        written = recalibrate(bundle, roles, out or bundle, device=torch.device(device))
+        typer.echo(
+            f"calibrated: weights {written.weights_digest[:12]}, calibration "
+            f"{written.calibration_digest[:12]}; now run `ibinn-train evaluate {out or bundle}`"
+        )
+
+
+@app.command()
 def comparator(
     bundle: Annotated[Path, typer.Argument(help="The bundle to compare with.")],
     data: DataOption,
@@ -209,9 +239,7 @@ def comparator(
         from training.comparator import train_comparator
 
         def say(epoch: int, epochs: int, loss: float, accuracy: float) -> None:
-            typer.echo(
-                f"epoch {epoch}/{epochs}  loss {loss:.4f}  training accuracy {accuracy:.1%}"
-            )
+            typer.echo(f"epoch {epoch}/{epochs}  loss {loss:.4f}  training accuracy {accuracy:.1%}")
 
         made = train_comparator(
             bundles.verify(bundle),

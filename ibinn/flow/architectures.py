@@ -8,7 +8,7 @@ that it has none.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,9 @@ from ibinn.flow.downsampling import DownsamplingCoupling, HaarDownsampling
 from ibinn.flow.mixing import ActNorm, ChannelPermutation, ChannelRotation
 from ibinn.flow.pooling import DctPooling
 from ibinn.flow.subnetworks import convolutional, fully_connected
+
+OBSERVED_CHANNELS = 512
+"""Feature maps are observed from the first on until this number of channels is reached."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +88,13 @@ class SmallConfig:
             stages,
             input_shape=(self.channels, self.side, self.side),
             heatmap_shape=(side, side, channels),
+            observed=_observed(
+                [
+                    (stage, 3 * (block + 1), self.channels * 4 ** (stage + 1))
+                    for stage, blocks in enumerate(self.blocks)
+                    for block in range(blocks)
+                ]
+            ),
         )
 
 
@@ -155,8 +165,33 @@ class CifarConfig:
         ]
         stages.append(("head", Sequential(head)))
         return InvertibleNetwork(
-            stages, input_shape=(self.channels, self.side, self.side), heatmap_shape=None
+            stages,
+            input_shape=(self.channels, self.side, self.side),
+            heatmap_shape=None,
+            observed=_observed(
+                [
+                    (stage, 3 * block + (3 if stage else 2), self.channels * 4**stage)
+                    for stage, blocks in enumerate(self.blocks)
+                    for block in range(blocks)
+                ]
+            ),
         )
+
+
+def _observed(blocks: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Ends of blocks (stage, layer, channels) whose feature maps are observed.
+
+    The last stage is left out where there are others: its energies are those of the latent code,
+    which has statistics of its own.
+    """
+    last = max(stage for stage, _, _ in blocks)
+    chosen, total = [], 0
+    for stage, layer, channels in blocks:
+        total += channels
+        if total > OBSERVED_CHANNELS or (stage == last and last > 0):
+            break
+        chosen.append((stage, layer, channels))
+    return chosen
 
 
 ArchitectureConfig = SmallConfig | CifarConfig

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +59,26 @@ class Sequential(FlowLayer):
         return y, log_det
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What one pass leaves besides the latent code.
+
+    Attributes:
+        z: Latent codes (B, D).
+        stage_log_dets: log|det J| of each stage (B, S).
+        activations: log of the root mean square over the positions of each observed channel
+            (B, E); E is `InvertibleNetwork.observed_channels`.
+    """
+
+    z: Tensor
+    stage_log_dets: Tensor
+    activations: Tensor
+
+
+ACTIVATION_FLOOR = 1e-3
+"""Added to a root mean square before its logarithm: a channel can be constantly zero."""
+
+
 class InvertibleNetwork(Sequential):
     """A flow from images to latent codes, cut into stages whose log-determinants are told apart.
 
@@ -66,6 +87,8 @@ class InvertibleNetwork(Sequential):
         heatmap_shape: (H, W, C) of the last feature map where nothing but an orthonormal DCT
             pooling follows it, so that exact heatmaps exist; None otherwise.
         input_shape: (C, H, W) of the images.
+        observed: (stage, layer within it, channels of its output) of the feature maps whose
+            energy per channel `observe` returns, in order.
     """
 
     def __init__(
@@ -74,12 +97,16 @@ class InvertibleNetwork(Sequential):
         *,
         input_shape: tuple[int, int, int],
         heatmap_shape: tuple[int, int, int] | None,
+        observed: Iterable[tuple[int, int, int]] = (),
     ) -> None:
         named = list(stages)
         super().__init__(layer for _, layer in named)
         self.stage_names = tuple(name for name, _ in named)
         self.input_shape = input_shape
         self.heatmap_shape = heatmap_shape
+        chosen = tuple(observed)
+        self.observed_channels = sum(channels for _, _, channels in chosen)
+        self._observed = frozenset((stage, layer) for stage, layer, _ in chosen)
 
     @property
     def dims(self) -> int:
@@ -89,8 +116,29 @@ class InvertibleNetwork(Sequential):
 
     def forward_by_stage(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map x (B, C, H, W) to (z (B, D), log-determinants of the stages (B, S))."""
-        log_dets = []
-        for layer in self.layers:
-            x, log_det = layer(x)
+        observed = self.observe(x)
+        return observed.z, observed.stage_log_dets
+
+    def observe(self, x: Tensor) -> Observed:
+        """Map x (B, C, H, W) to its latent code, with what else the pass shows of it."""
+        log_dets: list[Tensor] = []
+        activations: list[Tensor] = []
+        for number, stage in enumerate(self.layers):
+            watched = {layer for at, layer in self._observed if at == number}
+            if not watched:
+                x, log_det = stage(x)
+            else:
+                assert isinstance(stage, Sequential)
+                log_det = x.new_zeros(x.shape[0])
+                for position, layer in enumerate(stage.layers):
+                    x, layer_log_det = layer(x)
+                    log_det = log_det + layer_log_det
+                    if position in watched:
+                        activations.append(x.square().mean((2, 3)))
             log_dets.append(log_det)
-        return x, torch.stack(log_dets, dim=1)
+        energies = torch.cat(activations, 1) if activations else x.new_zeros(x.shape[0], 0)
+        return Observed(
+            z=x,
+            stage_log_dets=torch.stack(log_dets, dim=1),
+            activations=(energies.sqrt() + ACTIVATION_FLOOR).log(),
+        )

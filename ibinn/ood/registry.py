@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import Tensor
 
 from ibinn.classifier import Evidence
+from ibinn.flow.base import InvertibleNetwork
 from ibinn.ood import statistics
 from ibinn.ood.statistics import StatisticContext
 from ibinn.types import Group, TestKind
@@ -26,6 +27,7 @@ class Statistic:
         kinds: The tests that are made of it; the first one is its usual one.
         phrase: What an unusual value means, completing "the image has ...".
         compute: (Evidence, StatisticContext) -> (B,), float64.
+        alone: Whether the combined test also looks at it alone, high being unusual.
     """
 
     name: str
@@ -33,18 +35,17 @@ class Statistic:
     kinds: tuple[TestKind, ...]
     phrase: str
     compute: Compute
+    alone: bool = False
 
 
-def statistics_of(
-    stage_names: tuple[str, ...], heatmap_shape: tuple[int, int, int] | None
-) -> tuple[Statistic, ...]:
-    """The statistics of a network with these stages, in a fixed order.
+def statistics_of(network: InvertibleNetwork) -> tuple[Statistic, ...]:
+    """The statistics of a network, in a fixed order.
 
-    Args:
-        stage_names: Names of the network's stages; a pooling stage has no Jacobian and no test.
-        heatmap_shape: (H, W, C) of the last feature map; without it there are no statistics of
-            cosine bands and of spatial correlation.
+    A pooling stage has no Jacobian and no test; without a last feature map there are no
+    statistics of cosine bands and of spatial correlation, without observed channels none of
+    their energies.
     """
+    stage_names, heatmap_shape = network.stage_names, network.heatmap_shape
     likelihood = (TestKind.TYPICALITY, TestKind.TWO_TAILED)
     two_tailed = (TestKind.TWO_TAILED,)
     high = (TestKind.HIGH_IS_UNUSUAL,)
@@ -67,7 +68,10 @@ def statistics_of(
             "features that fit no class better than no class",
             statistics.relative_mahalanobis,
         ),
-        _statistic(Group.SEMANTIC, high, "no clear class", statistics.posterior_entropy),
+        replace(
+            _statistic(Group.SEMANTIC, high, "no clear class", statistics.posterior_entropy),
+            alone=True,
+        ),
         _statistic(
             Group.PIXEL, two_tailed, "an unusual amount of detail", statistics.encoded_bits_per_dim
         ),
@@ -87,6 +91,14 @@ def statistics_of(
             Group.STYLE, two_tailed, "style features that are not Gaussian", statistics.gaussian_fit
         ),
     ]
+    if network.observed_channels:
+        energy = _statistic(
+            Group.PIXEL,
+            high,
+            "texture or detail of unusual strength",
+            statistics.activation_energy,
+        )
+        found.append(replace(energy, alone=True))
     for stage, name in enumerate(stage_names):
         if name in ("pooling", "head"):
             continue

@@ -14,6 +14,7 @@ from torch import Tensor
 from ibinn.classifier import Evidence
 from ibinn.flow.pooling import dct_matrix
 from ibinn.latent import GaussianMixture, Subspaces
+from ibinn.ood.activation import fit_whitening
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,19 +55,23 @@ class StatisticContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FittedStatistics:
-    """Gaussians in the class subspace for the relative Mahalanobis distance (Ren et al. 2021).
+    """Gaussians in the class subspace (Ren et al. 2021) and over the activations' energies.
 
     Attributes:
         class_means: Mean of u per class (K, K).
         class_precision: Inverse of the covariance shared by all classes (K, K).
         background_mean: Mean of u over all images (K,).
         background_precision: Inverse of the covariance over all images (K, K).
+        activation_centre: c of `ibinn.ood.activation` (E,).
+        activation_whitening: W of it (E, E).
     """
 
     class_means: Tensor
     class_precision: Tensor
     background_mean: Tensor
     background_precision: Tensor
+    activation_centre: Tensor
+    activation_whitening: Tensor
 
     def to(self, device: torch.device) -> FittedStatistics:
         """The same on another device."""
@@ -75,6 +80,8 @@ class FittedStatistics:
             class_precision=self.class_precision.to(device),
             background_mean=self.background_mean.to(device),
             background_precision=self.background_precision.to(device),
+            activation_centre=self.activation_centre.to(device),
+            activation_whitening=self.activation_whitening.to(device),
         )
 
 
@@ -83,11 +90,14 @@ def class_coordinates(evidence: Evidence, context: StatisticContext) -> Tensor:
     return evidence.mean_products @ context.whitening
 
 
-def fit_statistics(coordinates: Tensor, labels: Tensor, classes: int) -> FittedStatistics:
-    """Fit the class and background Gaussians on calibration part A.
+def fit_statistics(
+    coordinates: Tensor, activations: Tensor, labels: Tensor, classes: int
+) -> FittedStatistics:
+    """Fit the Gaussians on calibration part A.
 
     Args:
         coordinates: u (N, K).
+        activations: `Evidence.activations` (N, E).
         labels: True classes (N,).
         classes: K.
     """
@@ -97,7 +107,10 @@ def fit_statistics(coordinates: Tensor, labels: Tensor, classes: int) -> FittedS
     class_means = sums.index_add(0, labels, coordinates) / counts[:, None]
     # A class without calibration images has no mean of its own.
     class_means[torch.bincount(labels, minlength=classes) == 0] = background_mean
+    centre, whitening = fit_whitening(activations.double().numpy())
     return FittedStatistics(
+        activation_centre=torch.from_numpy(centre),
+        activation_whitening=torch.from_numpy(whitening),
         class_means=class_means,
         class_precision=_precision(coordinates - class_means[labels]),
         background_mean=background_mean,
@@ -150,6 +163,15 @@ def relative_mahalanobis(evidence: Evidence, context: StatisticContext) -> Tenso
     centred = u - fitted.background_mean
     background = ((centred @ fitted.background_precision) * centred).sum(1)
     return nearest - background
+
+
+def activation_energy(evidence: Evidence, context: StatisticContext) -> Tensor:
+    """log of ‖(a - c) W‖², the distance of the activations' energies from the usual ones."""
+    fitted = context.fitted
+    if fitted is None:
+        raise ValueError("activation_energy needs statistics fitted on calibration part A")
+    centred = evidence.activations.double() - fitted.activation_centre
+    return (centred @ fitted.activation_whitening).square().sum(1).clamp_min(1e-300).log()
 
 
 def posterior_entropy(evidence: Evidence, context: StatisticContext) -> Tensor:

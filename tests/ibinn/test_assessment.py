@@ -9,8 +9,10 @@ import torch
 from ibinn.assessment import COMBINED, Scores, Significance, group_columns, predictions, score
 from ibinn.calibration import ConfidenceBins
 from ibinn.classifier import Evidence, gather_evidence
+from ibinn.flow.base import Observed
 from ibinn.latent import GaussianMixture
 from ibinn.ood.combination import DensityOfStates
+from ibinn.ood.combined import CombinedTest
 from ibinn.ood.p_values import holm
 from ibinn.ood.registry import Statistic
 from ibinn.ood.registry import test_name as name_of_test
@@ -54,6 +56,7 @@ STATISTICS = (
         kinds=(Kind.HIGH_IS_UNUSUAL,),
         phrase="a large distance to every class",
         compute=lambda evidence, context: evidence.stage_log_dets[:, 2],
+        alone=True,
     ),
 )
 
@@ -73,8 +76,11 @@ def evidence(statistics: list[list[float]], z: list[list[float]] | None = None) 
     """Evidence of images with these statistics, at the cat's mean if no codes are given."""
     codes = torch.tensor([[4.0, 0.0, 0.0]] * len(statistics) if z is None else z)
     return gather_evidence(
-        codes,
-        torch.tensor(statistics, dtype=torch.float64),
+        Observed(
+            z=codes,
+            stage_log_dets=torch.tensor(statistics, dtype=torch.float64),
+            activations=torch.zeros(len(statistics), 0),
+        ),
         mixture=MIXTURE,
         subspaces=MIXTURE.subspaces(),
         preprocessing_log_det=0.0,
@@ -97,6 +103,13 @@ def calibrated(*, quantile: float = 0.6) -> Reference:
         means=np.zeros((1, 3)),
         covariances=np.eye(3)[None],
     )
+    combined_test = CombinedTest.fit(
+        states,
+        rng.standard_normal((150, 3)),
+        alone={s.name: i for i, s in enumerate(STATISTICS) if s.alone},
+        groups=group_columns(STATISTICS),
+    )
+    surprises = combined_test.surprises(values)
     ranks = {
         name_of_test(s.name, kind): np.sort(
             np.abs(values[:, i]) if kind is Kind.TYPICALITY else values[:, i]
@@ -114,15 +127,14 @@ def calibrated(*, quantile: float = 0.6) -> Reference:
             class_precision=torch.eye(3, dtype=torch.float64),
             background_mean=none,
             background_precision=torch.eye(3, dtype=torch.float64),
+            activation_centre=torch.zeros(0, dtype=torch.float64),
+            activation_whitening=torch.zeros(0, 0, dtype=torch.float64),
         ),
         centres={s.name: 0.0 for s in STATISTICS},
-        states=states,
+        combined_test=combined_test,
         ranks=ranks,
-        combined=np.sort(states.score(values)),
-        groups={
-            group: np.sort(states.score(values, columns=columns))
-            for group, columns in group_columns(STATISTICS).items()
-        },
+        combined=np.sort(surprises.fisher),
+        groups={group: np.sort(found) for group, found in surprises.groups.items()},
         class_distances=(np.arange(1.0, 100.0), np.arange(1.0, 50.0), np.empty(0)),
         conformal=((0.9, quantile),),
         confidence=ConfidenceBins(counts=(10,) * 15, correct=(5,) * 15),
@@ -270,7 +282,7 @@ def test_observed_accuracy_is_given_only_where_nothing_was_flagged(statistics, g
 def test_the_combined_test_is_ranked_on_calibration_scores():
     reference = calibrated()
     found = answer(evidence([USUAL, UNUSUAL]), reference)
-    expected = reference.states.score(np.array([USUAL, UNUSUAL]))
+    expected = reference.combined_test.surprises(np.array([USUAL, UNUSUAL])).fisher
     np.testing.assert_allclose(found.scores.combined_score, expected)
     p = (1 + (reference.combined >= expected[:, None]).sum(1)) / (COUNT_B + 1)
     np.testing.assert_allclose(found.scores.combined_p, p)

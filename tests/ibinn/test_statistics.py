@@ -61,12 +61,17 @@ class World:
         )
         rng = np.random.default_rng(1)
         pixels = rng.integers(0, 256, (60, SIDE, SIDE, 3), dtype=np.uint8)
-        coordinates = class_coordinates(evidence_for(model, pixels), context)
-        fitted = fit_statistics(coordinates, torch.arange(60) % CLASSES, CLASSES)
+        fitting = evidence_for(model, pixels)
+        fitted = fit_statistics(
+            class_coordinates(fitting, context),
+            fitting.activations,
+            torch.arange(60) % CLASSES,
+            CLASSES,
+        )
         return cls(
             model=model,
             context=replace(context, fitted=fitted),
-            statistics=statistics_of(network.stage_names, network.heatmap_shape),
+            statistics=statistics_of(network),
             evidence=evidence_for(model, np.stack(list(any_images().values()))),
         )
 
@@ -208,7 +213,7 @@ def test_relative_mahalanobis_is_low_at_a_class_and_high_away_from_all():
     centres = 10.0 * torch.eye(3, dtype=torch.float64)
     labels = torch.arange(300) % 3
     noise = torch.randn(300, 3, generator=generator, dtype=torch.float64)
-    fitted = fit_statistics(centres[labels] + noise, labels, 3)
+    fitted = fit_statistics(centres[labels] + noise, torch.zeros(300, 0), labels, 3)
     torch.testing.assert_close(fitted.class_means, centres, rtol=0.0, atol=0.4)
     torch.testing.assert_close(
         fitted.class_precision, torch.eye(3, dtype=torch.float64), rtol=0.0, atol=0.2
@@ -217,7 +222,7 @@ def test_relative_mahalanobis_is_low_at_a_class_and_high_away_from_all():
 
 def test_a_class_without_calibration_images_does_not_break_the_fit():
     coordinates = torch.randn(20, 3, dtype=torch.float64)
-    fitted = fit_statistics(coordinates, torch.arange(20) % 2, 3)
+    fitted = fit_statistics(coordinates, torch.zeros(20, 0), torch.arange(20) % 2, 3)
     assert torch.equal(fitted.class_means[2], fitted.background_mean)
     assert fitted.class_precision.isfinite().all()
 

@@ -31,7 +31,7 @@ PREPROCESSING = Preprocessing(
     )
 )
 MODEL = random_classifier(classes=len(CLASSES))
-STATISTICS = statistics_of(MODEL.network.stage_names, MODEL.network.heatmap_shape)
+STATISTICS = statistics_of(MODEL.network)
 TESTS = [(s, kind) for s in STATISTICS for kind in s.kinds]
 
 

@@ -1,0 +1,71 @@
+"""Calibrate a trained bundle anew: the weights and their digest stay, the calibration changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ibinn import bundle
+from ibinn.errors import DataError
+from ibinn.manifest import Manifest, verify
+from training.calibrate import COVERAGES, calibrate
+from training.config import FitConfig, from_dict
+from training.data import open_data
+from training.image_set import ImageSet
+from training.splits import Role, make_splits, role_set
+
+
+def roles_of(
+    manifest: Manifest, data: str, *, skip_unreadable: bool = False, group_by: str | None = None
+) -> dict[Role, ImageSet]:
+    """The images of each role of the run that trained a bundle.
+
+    The split is made again from the run's settings and checked against the manifest's digests.
+
+    Raises:
+        DataError: The data is not that of the run.
+    """
+    config = from_dict(dict(manifest.training.config))
+    source = open_data(data, skip_unreadable=skip_unreadable, group_by=group_by)
+    split = make_splits(source, config.split)
+    for role, digest in split.sha256.items():
+        expected = manifest.training.split_sha256.get(role.value)
+        if digest != expected:
+            raise DataError(
+                f"{data}: its split gives {role.value} images with sha256 {digest[:12]}, the "
+                f"bundle was made with {(expected or 'none')[:12]}; give the data of the training "
+                "run, with its --group-by"
+            )
+    return {role: role_set(source, split, role) for role in Role}
+
+
+def recalibrate(
+    folder: Path, roles: dict[Role, ImageSet], out: Path, *, device: torch.device
+) -> Manifest:
+    """Fit everything but the weights again, and write the bundle to `out` without a report.
+
+    Metrics and detections of the old calibration are dropped: evaluate anew.
+
+    Args:
+        folder: The bundle.
+        roles: From `roles_of`.
+        out: Folder to write, which may be `folder` itself.
+        device: Where to compute.
+    """
+    found = verify(folder)
+    config: FitConfig = from_dict(dict(found.training.config))
+    model, preprocessing = bundle.load_model(folder, device=device)
+    reference = calibrate(
+        model,
+        preprocessing,
+        roles[Role.CALIBRATION_A],
+        roles[Role.CALIBRATION_B],
+        coverages=tuple(sorted({*COVERAGES, found.conformal_coverage})),
+        seed=config.seed,
+    )
+    for name in set(found.files) - {bundle.WEIGHTS, bundle.REFERENCE}:
+        (out / name).unlink(missing_ok=True)
+    written = replace(found, metrics={}, detections=())
+    return bundle.save(written, model.cpu(), reference, out)
