@@ -103,7 +103,10 @@ def test_whitened_distances_are_mahalanobis_distances_of_many_images():
 
 def test_out_of_fold_distances_are_those_of_fresh_images():
     rng = np.random.default_rng(0)
-    samples, fresh = rng.standard_normal((200, 80)), rng.standard_normal((2000, 80))
+    scales = np.geomspace(1.0, 30.0, 80)
+    mixing = np.linalg.qr(rng.standard_normal((80, 80)))[0] * scales
+    samples = rng.standard_normal((200, 80)) @ mixing.T
+    fresh = rng.standard_normal((2000, 80)) @ mixing.T
     fit = fit_whitening(samples)
     outside = squared_distances(fresh, *fit).mean()
     assert squared_distances(samples, *fit).mean() < 0.95 * outside
