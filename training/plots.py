@@ -125,7 +125,7 @@ def reliability(curves: Sequence[ReliabilityCurve]) -> Figure:
     top.set(ylabel="accuracy", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     bottom.set(xlabel="confidence of the top class", ylabel="images", yscale="log")
     for axes in (top, bottom):
-        _style(axes)
+        style(axes)
     if curves:
         handles, labels = top.get_legend_handles_labels()
         figure.legend(
@@ -153,7 +153,7 @@ def histograms(
         # A set that is piled up in one bin must not flatten the test images.
         axes.set_ylim(0, 1.7 * float(np.max(panel.shares["test"])))
         axes.set_yticks([])
-        _style(axes, grid=False)
+        style(axes, grid=False)
         axes.spines["left"].set_visible(False)
         axes.tick_params(labelsize=7.5)
         axes.locator_params(axis="x", nbins=4)
@@ -188,7 +188,7 @@ def roc(curves: Sequence[RocCurve], colours: Mapping[str, str], alphas: Sequence
             xscale=scale,
             xlim=(1e-3, 1) if scale == "log" else (-0.01, 1),
         )
-        _style(axes)
+        style(axes)
     for alpha in alphas:
         right.axvline(alpha, color=INK, linewidth=0.9, linestyle=":")
         right.text(alpha * 1.08, 0.985, f"α = {alpha:g}", fontsize=7.5, color=INK, va="top")
@@ -225,7 +225,7 @@ def misses(
         )
     axes.set(yticks=places, yticklabels=names, xlim=(-0.02, 1.02), xlabel=limit_label)
     axes.set_ylim(-0.6, len(names) - 0.4)
-    _style(axes)
+    style(axes)
     axes.grid(axis="y", visible=False)
     figure.legend(loc="outside upper right", ncols=max(1, len(rates)), fontsize=8.5, frameon=False)
     return figure
@@ -248,7 +248,7 @@ def training_curves(panels: Mapping[str, Sequence[Series]]) -> Figure:
             )
         axes.set_title(unit, fontsize=9, color=INK, loc="left")
         axes.set_xlabel("epochs")
-        _style(axes)
+        style(axes)
         if len(series) > 1:
             axes.legend(fontsize=7.5, frameon=False)
     return figure
@@ -301,7 +301,8 @@ def heatmaps(images: Array, maps: Array, titles: Sequence[str]) -> Figure:
     return figure
 
 
-def _style(axes: Axes, *, grid: bool = True) -> None:
+def style(axes: Axes, *, grid: bool = True) -> None:
+    """Give axes the look of every figure here: quiet spines and, unless told, a grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
     axes.tick_params(colors=INK, labelsize=8, width=0.8)
