@@ -92,11 +92,21 @@ class AlphaTooSmallError(ConfigError):
         calibration_count: Number n of calibration images there are.
         needed: Number of calibration images that α needs, ``ceil(1/alpha) - 1``
             (twice that for a two-tailed test).
+        confidence: Over calibration sets, where α is to hold with confidence; None where it is to
+            hold on average.
     """
 
-    def __init__(self, *, alpha: float, calibration_count: int, needed: int) -> None:
+    def __init__(
+        self,
+        *,
+        alpha: float,
+        calibration_count: int,
+        needed: int,
+        confidence: float | None = None,
+    ) -> None:
+        wanted = "" if confidence is None else f" with confidence {confidence:g}"
         super().__init__(
-            f"significance α = {alpha:g} cannot be tested: {calibration_count} calibration "
+            f"significance α = {alpha:g} cannot be tested{wanted}: {calibration_count} calibration "
             f"images are available, {needed} are needed; use a larger α or add "
             f"{needed - calibration_count} calibration images"
         )
