@@ -223,6 +223,27 @@ class Preprocessing:
             encoded_bytes=png_size(pixels),
         )
 
+    def erased(self) -> tuple[str, ...]:
+        """What it takes away, which nothing behind it can detect; sentences."""
+        side, step = self.config.side, self.config.jpeg
+        words = [
+            f"Detail finer than {side}×{side} pixels: every image is reduced to that size before "
+            "anything looks at it.",
+            "What lies outside the centre square of the image."
+            if self.config.fit == "crop"
+            else "The proportions of images that are not square: they are squashed.",
+            "Transparency (shown over white), metadata, colour profiles, and more than 8 bits per "
+            "channel.",
+        ]
+        if step is not None:
+            words.append(
+                f"What JPEG at quality {step.quality} with {step.subsampling} chroma drops: faint "
+                "noise (of about 0.015 of the pixel range and below), colour detail finer than "
+                "two pixels, and the traces of earlier compression. Images that differ only there "
+                "get nearly the same answer."
+            )
+        return tuple(words)
+
     def to_tensor(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
         """x = ((k + u)/256 - mean)/std with u = 1/2, or dequantised with the noise u given.
 
@@ -243,6 +264,21 @@ class Preprocessing:
             )
         ]
         return torch.stack(channels, dim=1).contiguous(memory_format=torch.channels_last)
+
+    def to_pixels(self, x: Tensor) -> Pixels:
+        """The 8-bit images nearest to network inputs; undoes `to_tensor` at u = 1/2.
+
+        Args:
+            x: (B, 3, S, S), such as the inverse network makes them.
+
+        Returns:
+            uint8 (B, S, S, 3), values out of range clipped.
+        """
+        mean = torch.tensor(self.config.mean).view(1, -1, 1, 1).to(x)
+        std = torch.tensor(self.config.std).view(1, -1, 1, 1).to(x)
+        levels = ((x * std + mean) * 256.0 - 0.5).round().clamp(0, 255)
+        pixels: Pixels = levels.permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()
+        return pixels
 
     def _region(self, pixels: Pixels) -> Region:
         height, width, _ = pixels.shape

@@ -619,20 +619,25 @@ class PolicyInfo:
     """The policy in force, in short (`ibinn.policy`).
 
     Attributes:
+        name: For people.
         digest: sha256 (hex) of the policy.
         alpha: Significance of the verdict under the policy.
         max_risk: Largest error rate among accepted images that it was fitted for, or None where
             it promises none.
         delta: Probability that the promise fails, over the draw of the calibration images; None
             like `max_risk`.
+        threshold: Least probability of the class acted on that keeps that promise; None like
+            `max_risk`.
         costs: The costs in words, a sentence each.
         priors: (class, deployment prior) pairs; empty where the model's own are used.
     """
 
+    name: str
     digest: str
     alpha: float
     max_risk: float | None
     delta: float | None
+    threshold: float | None
     costs: tuple[str, ...]
     priors: tuple[tuple[str, float], ...] = ()
 

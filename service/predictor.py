@@ -17,14 +17,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
-from ibinn.errors import (
-    ExpiredError,
-    NotExplainableError,
-    NotServingError,
-    QueueFullError,
-    UnknownClassError,
+from ibinn.errors import ExpiredError, NotServingError, QueueFullError
+from ibinn.explain import options as choices
+from ibinn.types import (
+    ExplainOptions,
+    Explanation,
+    ModelInfo,
+    Prediction,
+    Receipt,
+    ServerTiming,
 )
-from ibinn.types import Explanation, ModelInfo, Prediction, Receipt, ServerTiming
 from service.batcher import Batcher, Outcome
 from service.monitoring import Monitor
 
@@ -149,29 +151,31 @@ class Predictor:
         return dataclasses.replace(prediction, receipt=receipt)
 
     async def explain(
-        self, image: bytes, *, classes: tuple[str, ...] | None, timeout_s: float | None
+        self, image: bytes, *, options: ExplainOptions, timeout_s: float | None
     ) -> Explanation:
         """Heatmaps for one image, with its answer.
 
         Args:
             image: Encoded bytes.
-            classes: Names of the classes to explain; None: the most probable ones.
+            options: What to explain, and how finely.
             timeout_s: Seconds that the caller still waits; None: no limit of its own.
 
         Raises:
             NotExplainableError: The model has no heatmaps.
             UnknownClassError: The model does not know a class.
+            RequestError: The options exclude each other or ask for too much.
             ImageError: The image cannot be classified.
             TurnedAwayError: The server is full, not serving, or the time ran out.
         """
         model = self._serving()
-        _check_explainable(model.info, classes)
-        job = _Explain(model=model, classes=classes)
+        choices.check(options, model.info)
+        wanted = choices.classes_to_compute(options, model.info.classes)
+        job = _Explain(model=model, classes=None if wanted is None else tuple(wanted))
         explanation, receipt = await self._answer(job, image, timeout_s)
         assert isinstance(explanation, Explanation)
         self._monitor.prediction(explanation.prediction)
         prediction = dataclasses.replace(explanation.prediction, receipt=receipt)
-        return dataclasses.replace(explanation, prediction=prediction)
+        return choices.arranged(dataclasses.replace(explanation, prediction=prediction), options)
 
     def drain(self) -> None:
         """Takes on no more requests; those taken on are finished."""
@@ -259,18 +263,3 @@ def _run_network(
     if isinstance(job, _Explain):
         return classifier.explain_prepared(prepared, job.classes)
     return classifier.assess(prepared)
-
-
-def _check_explainable(info: ModelInfo, classes: tuple[str, ...] | None) -> None:
-    """Refuses before anything is decoded or computed."""
-    if not info.explainable:
-        raise NotExplainableError(
-            f"model {info.name} ({info.architecture}) has no heatmaps: its network does not end "
-            "in an orthonormal pooling; use Classify, or a server whose model is explainable"
-        )
-    unknown = [name for name in classes or () if name not in info.classes]
-    if unknown:
-        raise UnknownClassError(
-            f"model {info.name} does not know class {unknown[0]!r}; it knows "
-            f"{', '.join(info.classes[:20])}{', …' if len(info.classes) > 20 else ''}"
-        )

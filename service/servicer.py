@@ -33,7 +33,7 @@ class ClassificationServicer(ClassificationServiceServicer):
         """Classifies one image and explains chosen classes."""
         explanation = await self._predictor.explain(
             request.image,
-            classes=converters.classes_to_explain(request),
+            options=converters.explain_options(request),
             timeout_s=context.time_remaining(),
         )
         return converters.explain_response(explanation)

@@ -1,51 +1,15 @@
-"""From the wire to the library's types: protobuf messages in, `ibinn.types` out."""
+"""From the wire to the library's types: answers and explanations."""
 
 from __future__ import annotations
 
 from datetime import UTC
-from typing import TypeVar
 
 import numpy as np
 
 from ibinn import types
-from ibinn.errors import InternalServerError
+from ibinn.client.names import ACTIONS, GROUPS, KINDS, SET_METHODS, VERDICTS, known, versions
 from ibinn.v1 import answer_pb2 as answer
 from ibinn.v1 import classification_service_pb2 as service
-from ibinn.v1 import model_pb2 as model
-
-_W = TypeVar("_W", bound=int)
-_T = TypeVar("_T")
-
-_VERDICTS = {
-    answer.VERDICT_NOT_ASSESSED: types.Verdict.NOT_ASSESSED,
-    answer.VERDICT_UNKNOWN: types.Verdict.UNKNOWN,
-    answer.VERDICT_AMBIGUOUS: types.Verdict.AMBIGUOUS,
-    answer.VERDICT_NOT_FLAGGED: types.Verdict.NOT_FLAGGED,
-}
-_GROUPS = {
-    answer.TEST_GROUP_PIXEL: types.Group.PIXEL,
-    answer.TEST_GROUP_STYLE: types.Group.STYLE,
-    answer.TEST_GROUP_SEMANTIC: types.Group.SEMANTIC,
-    answer.TEST_GROUP_COMBINED: types.Group.COMBINED,
-}
-_KINDS = {
-    answer.TEST_KIND_HIGH_IS_UNUSUAL: types.TestKind.HIGH_IS_UNUSUAL,
-    answer.TEST_KIND_LOW_IS_UNUSUAL: types.TestKind.LOW_IS_UNUSUAL,
-    answer.TEST_KIND_TYPICALITY: types.TestKind.TYPICALITY,
-    answer.TEST_KIND_TWO_TAILED: types.TestKind.TWO_TAILED,
-}
-
-
-def _known(table: dict[_W, _T], value: _W, name: str) -> _T:
-    """A verdict this client cannot name must not be taken for another one."""
-    try:
-        return table[value]
-    except KeyError:
-        raise InternalServerError(
-            f"the server's answer holds {name} number {value}, which this client does not know; "
-            "update ibinn",
-            code="UNKNOWN",
-        ) from None
 
 
 def prediction(message: answer.Classification) -> types.Prediction:
@@ -60,14 +24,14 @@ def prediction(message: answer.Classification) -> types.Prediction:
         combined=(
             _test_result(message.combined_test) if message.HasField("combined_test") else None
         ),
-        verdict=_known(_VERDICTS, message.verdict, "verdict"),
+        verdict=known(VERDICTS, message.verdict, "verdict"),
         reason=message.verdict_reason,
         observed_accuracy=(
             _observed_accuracy(message.observed_accuracy)
             if message.HasField("observed_accuracy")
             else None
         ),
-        versions=_versions(message.versions),
+        versions=versions(message.versions),
         calibration_count=message.calibration_count,
         input=_input(message.input),
         receipt=types.Receipt(
@@ -75,6 +39,9 @@ def prediction(message: answer.Classification) -> types.Prediction:
             received_time=message.received_time.ToDatetime(tzinfo=UTC),
             timing=_timing(message.timing),
         ),
+        decision=_decision(message.decision) if message.HasField("decision") else None,
+        driver=known(GROUPS, message.driver, "test group") if message.driver else None,
+        conformal_sets=tuple(_conformal(found) for found in message.conformal_sets),
     )
 
 
@@ -86,33 +53,19 @@ def explanation(message: service.ExplainResponse) -> types.Explanation:
         prediction=prediction(message.classification),
         heatmaps=tuple(_heatmap(heatmap) for heatmap in message.heatmaps),
         image=pixels.copy(),
-    )
-
-
-def model_info(message: model.Model) -> types.ModelInfo:
-    """What the server's model is."""
-    limits = message.input_limits
-    return types.ModelInfo(
-        name=message.name,
-        classes=tuple(message.classes),
-        versions=_versions(message.versions),
-        architecture=message.architecture,
-        parameters=message.parameters,
-        input_side=message.input_side,
-        max_bytes=limits.max_bytes,
-        max_pixels=limits.max_pixels,
-        max_side=limits.max_side,
-        formats=tuple(limits.formats),
-        calibrated=message.calibrated,
-        calibration_count=message.calibration_count,
-        temperature=message.temperature,
-        alpha=message.alpha,
-        conformal_coverage=message.conformal_coverage,
-        tests=tuple(_test_info(test) for test in message.tests),
-        metrics=tuple((metric.name, metric.value) for metric in message.metrics),
-        intended_use=message.intended_use,
-        training_data=message.training_data,
-        explainable=message.explainable,
+        contrast=_contrast(message.contrast) if message.HasField("contrast") else None,
+        nearby=tuple(
+            types.NearbyClass(
+                class_name=nearby.class_name, distance=nearby.distance, overlap=nearby.overlap
+            )
+            for nearby in message.nearby
+        ),
+        receptive_field_px=(
+            message.receptive_field_px if message.HasField("receptive_field_px") else None
+        ),
+        decision_space=(
+            _decision_space(message.decision_space) if message.HasField("decision_space") else None
+        ),
     )
 
 
@@ -134,14 +87,25 @@ def _conformal(message: answer.ConformalSet) -> types.ConformalSet:
         measured_coverage=(
             message.measured_coverage if message.HasField("measured_coverage") else None
         ),
+        method=known(SET_METHODS, message.method, "set method"),
+    )
+
+
+def _decision(message: answer.Decision) -> types.Decision:
+    return types.Decision(
+        action=known(ACTIONS, message.action, "action"),
+        class_name=message.class_name if message.HasField("class_name") else None,
+        rule=message.rule,
+        reason=message.reason,
+        expected_cost=message.expected_cost if message.HasField("expected_cost") else None,
     )
 
 
 def _test_result(message: answer.TestResult) -> types.TestResult:
     return types.TestResult(
         name=message.name,
-        group=_known(_GROUPS, message.group, "test group"),
-        kind=_known(_KINDS, message.kind, "test kind"),
+        group=known(GROUPS, message.group, "test group"),
+        kind=known(KINDS, message.kind, "test kind"),
         statistic=message.statistic,
         p_value=message.p_value if message.HasField("p_value") else None,
         p_adjusted=message.p_adjusted if message.HasField("p_adjusted") else None,
@@ -154,16 +118,6 @@ def _test_result(message: answer.TestResult) -> types.TestResult:
 def _observed_accuracy(message: answer.ObservedAccuracy) -> types.ObservedAccuracy:
     return types.ObservedAccuracy(
         accuracy=message.accuracy, low=message.low, high=message.high, count=message.count
-    )
-
-
-def _versions(message: answer.Versions) -> types.Versions:
-    return types.Versions(
-        weights=message.weights,
-        calibration=message.calibration,
-        policy=message.policy,
-        taxonomy=message.taxonomy,
-        software=message.software,
     )
 
 
@@ -202,15 +156,31 @@ def _heatmap(message: answer.Heatmap) -> types.Heatmap:
     )
 
 
-def _test_info(message: model.TestInfo) -> types.TestInfo:
-    return types.TestInfo(
-        name=message.name,
-        group=_known(_GROUPS, message.group, "test group"),
-        kind=_known(_KINDS, message.kind, "test kind"),
-        alpha=message.alpha,
-        smallest_p=message.smallest_p,
-        miss_rates=tuple(
-            (rate.set_name, rate.alpha, rate.miss_rate) for rate in message.miss_rates
+def _contrast(message: answer.Contrast) -> types.Contrast:
+    values = np.array(message.values, dtype=np.float64).reshape(message.height, message.width)
+    return types.Contrast(
+        class_name=message.class_name,
+        versus=message.versus,
+        values=values,
+        log_odds=message.log_odds,
+        completeness_error=message.completeness_error,
+    )
+
+
+def _decision_space(message: answer.DecisionSpace) -> types.DecisionSpace:
+    return types.DecisionSpace(
+        x=message.x,
+        y=message.y,
+        boundary=message.boundary,
+        dims=message.dims,
+        means=tuple(
+            types.ClassPoint(
+                class_name=point.class_name,
+                x=point.x,
+                y=point.y,
+                radius=point.radius,
+                probability=point.probability,
+            )
+            for point in message.means
         ),
-        auroc=tuple((item.set_name, item.auroc) for item in message.auroc),
     )

@@ -9,10 +9,18 @@ from typing import Any, Self, cast
 import grpc
 import grpc.aio
 
-from ibinn.client import answers
+from ibinn.client import answers, models
 from ibinn.client.failures import remote_error
 from ibinn.client.payload import Payload, to_bytes
-from ibinn.types import Explanation, ModelInfo, Prediction
+from ibinn.client.requests import explain_request
+from ibinn.types import (
+    ContrastChoice,
+    ExplainOptions,
+    Explanation,
+    HeatmapSize,
+    ModelInfo,
+    Prediction,
+)
 from ibinn.v1 import classification_service_pb2 as service
 from ibinn.v1.classification_service_pb2_grpc import ClassificationServiceStub
 
@@ -67,6 +75,8 @@ class Client:
         image: Payload,
         *,
         classes: Sequence[str] | None = None,
+        contrast: ContrastChoice | None = None,
+        heatmap_size: HeatmapSize = HeatmapSize.GRID,
         timeout_s: float | None = None,
     ) -> Explanation:
         """Heatmaps for one image, and its answer.
@@ -74,9 +84,14 @@ class Client:
         Args:
             image: As for `classify`.
             classes: Names of the classes to explain; None: the three most probable.
+            contrast: Two classes to weigh against each other; None: no contrast.
+            heatmap_size: How finely heatmaps and contrast are drawn.
             timeout_s: Time for this call; None: the client's.
         """
-        request = service.ExplainRequest(image=to_bytes(image), classes=classes or ())
+        options = ExplainOptions(
+            classes=tuple(classes or ()), contrast=contrast, heatmap_size=heatmap_size
+        )
+        request = explain_request(to_bytes(image), options)
         response = cast(service.ExplainResponse, self._call(self._stub.Explain, request, timeout_s))
         return answers.explanation(response)
 
@@ -86,7 +101,7 @@ class Client:
             service.GetModelResponse,
             self._call(self._stub.GetModel, service.GetModelRequest(), timeout_s),
         )
-        return answers.model_info(response.model)
+        return models.model_info(response.model)
 
     def close(self) -> None:
         """Closes the connection."""
@@ -149,10 +164,15 @@ class AsyncClient:
         image: Payload,
         *,
         classes: Sequence[str] | None = None,
+        contrast: ContrastChoice | None = None,
+        heatmap_size: HeatmapSize = HeatmapSize.GRID,
         timeout_s: float | None = None,
     ) -> Explanation:
         """Heatmaps for one image, and its answer; see `Client.explain`."""
-        request = service.ExplainRequest(image=to_bytes(image), classes=classes or ())
+        options = ExplainOptions(
+            classes=tuple(classes or ()), contrast=contrast, heatmap_size=heatmap_size
+        )
+        request = explain_request(to_bytes(image), options)
         response = cast(
             service.ExplainResponse, await self._call(self._stub.Explain, request, timeout_s)
         )
@@ -164,7 +184,7 @@ class AsyncClient:
             service.GetModelResponse,
             await self._call(self._stub.GetModel, service.GetModelRequest(), timeout_s),
         )
-        return answers.model_info(response.model)
+        return models.model_info(response.model)
 
     async def close(self) -> None:
         """Closes the connection."""

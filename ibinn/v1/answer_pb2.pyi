@@ -18,6 +18,19 @@ class Verdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     VERDICT_AMBIGUOUS: _ClassVar[Verdict]
     VERDICT_NOT_FLAGGED: _ClassVar[Verdict]
 
+class Action(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ACTION_UNSPECIFIED: _ClassVar[Action]
+    ACTION_ACCEPT: _ClassVar[Action]
+    ACTION_DEFER: _ClassVar[Action]
+    ACTION_REJECT_INPUT: _ClassVar[Action]
+
+class SetMethod(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SET_METHOD_UNSPECIFIED: _ClassVar[SetMethod]
+    SET_METHOD_PLAIN: _ClassVar[SetMethod]
+    SET_METHOD_RAPS: _ClassVar[SetMethod]
+
 class TestGroup(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     TEST_GROUP_UNSPECIFIED: _ClassVar[TestGroup]
@@ -38,6 +51,13 @@ VERDICT_NOT_ASSESSED: Verdict
 VERDICT_UNKNOWN: Verdict
 VERDICT_AMBIGUOUS: Verdict
 VERDICT_NOT_FLAGGED: Verdict
+ACTION_UNSPECIFIED: Action
+ACTION_ACCEPT: Action
+ACTION_DEFER: Action
+ACTION_REJECT_INPUT: Action
+SET_METHOD_UNSPECIFIED: SetMethod
+SET_METHOD_PLAIN: SetMethod
+SET_METHOD_RAPS: SetMethod
 TEST_GROUP_UNSPECIFIED: TestGroup
 TEST_GROUP_PIXEL: TestGroup
 TEST_GROUP_STYLE: TestGroup
@@ -50,7 +70,7 @@ TEST_KIND_TYPICALITY: TestKind
 TEST_KIND_TWO_TAILED: TestKind
 
 class Classification(_message.Message):
-    __slots__ = ("record_id", "received_time", "classes", "entropy_nats", "temperature", "bits_per_dim", "conformal_set", "tests", "combined_test", "verdict", "verdict_reason", "observed_accuracy", "versions", "calibration_count", "input", "timing")
+    __slots__ = ("record_id", "received_time", "classes", "entropy_nats", "temperature", "bits_per_dim", "conformal_set", "tests", "combined_test", "verdict", "verdict_reason", "observed_accuracy", "versions", "calibration_count", "input", "timing", "conformal_sets", "decision", "driver")
     RECORD_ID_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_TIME_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
@@ -67,6 +87,9 @@ class Classification(_message.Message):
     CALIBRATION_COUNT_FIELD_NUMBER: _ClassVar[int]
     INPUT_FIELD_NUMBER: _ClassVar[int]
     TIMING_FIELD_NUMBER: _ClassVar[int]
+    CONFORMAL_SETS_FIELD_NUMBER: _ClassVar[int]
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    DRIVER_FIELD_NUMBER: _ClassVar[int]
     record_id: str
     received_time: _timestamp_pb2.Timestamp
     classes: _containers.RepeatedCompositeFieldContainer[ClassScore]
@@ -83,7 +106,24 @@ class Classification(_message.Message):
     calibration_count: int
     input: InputInfo
     timing: ServerTiming
-    def __init__(self, record_id: _Optional[str] = ..., received_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., classes: _Optional[_Iterable[_Union[ClassScore, _Mapping]]] = ..., entropy_nats: _Optional[float] = ..., temperature: _Optional[float] = ..., bits_per_dim: _Optional[float] = ..., conformal_set: _Optional[_Union[ConformalSet, _Mapping]] = ..., tests: _Optional[_Iterable[_Union[TestResult, _Mapping]]] = ..., combined_test: _Optional[_Union[TestResult, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., verdict_reason: _Optional[str] = ..., observed_accuracy: _Optional[_Union[ObservedAccuracy, _Mapping]] = ..., versions: _Optional[_Union[Versions, _Mapping]] = ..., calibration_count: _Optional[int] = ..., input: _Optional[_Union[InputInfo, _Mapping]] = ..., timing: _Optional[_Union[ServerTiming, _Mapping]] = ...) -> None: ...
+    conformal_sets: _containers.RepeatedCompositeFieldContainer[ConformalSet]
+    decision: Decision
+    driver: TestGroup
+    def __init__(self, record_id: _Optional[str] = ..., received_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., classes: _Optional[_Iterable[_Union[ClassScore, _Mapping]]] = ..., entropy_nats: _Optional[float] = ..., temperature: _Optional[float] = ..., bits_per_dim: _Optional[float] = ..., conformal_set: _Optional[_Union[ConformalSet, _Mapping]] = ..., tests: _Optional[_Iterable[_Union[TestResult, _Mapping]]] = ..., combined_test: _Optional[_Union[TestResult, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., verdict_reason: _Optional[str] = ..., observed_accuracy: _Optional[_Union[ObservedAccuracy, _Mapping]] = ..., versions: _Optional[_Union[Versions, _Mapping]] = ..., calibration_count: _Optional[int] = ..., input: _Optional[_Union[InputInfo, _Mapping]] = ..., timing: _Optional[_Union[ServerTiming, _Mapping]] = ..., conformal_sets: _Optional[_Iterable[_Union[ConformalSet, _Mapping]]] = ..., decision: _Optional[_Union[Decision, _Mapping]] = ..., driver: _Optional[_Union[TestGroup, str]] = ...) -> None: ...
+
+class Decision(_message.Message):
+    __slots__ = ("action", "class_name", "rule", "reason", "expected_cost")
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    CLASS_NAME_FIELD_NUMBER: _ClassVar[int]
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_COST_FIELD_NUMBER: _ClassVar[int]
+    action: Action
+    class_name: str
+    rule: str
+    reason: str
+    expected_cost: float
+    def __init__(self, action: _Optional[_Union[Action, str]] = ..., class_name: _Optional[str] = ..., rule: _Optional[str] = ..., reason: _Optional[str] = ..., expected_cost: _Optional[float] = ...) -> None: ...
 
 class ClassScore(_message.Message):
     __slots__ = ("index", "name", "probability", "raw_probability", "log_likelihood_nats", "p_value")
@@ -102,14 +142,16 @@ class ClassScore(_message.Message):
     def __init__(self, index: _Optional[int] = ..., name: _Optional[str] = ..., probability: _Optional[float] = ..., raw_probability: _Optional[float] = ..., log_likelihood_nats: _Optional[float] = ..., p_value: _Optional[float] = ...) -> None: ...
 
 class ConformalSet(_message.Message):
-    __slots__ = ("classes", "target_coverage", "measured_coverage")
+    __slots__ = ("classes", "target_coverage", "measured_coverage", "method")
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     TARGET_COVERAGE_FIELD_NUMBER: _ClassVar[int]
     MEASURED_COVERAGE_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
     classes: _containers.RepeatedScalarFieldContainer[str]
     target_coverage: float
     measured_coverage: float
-    def __init__(self, classes: _Optional[_Iterable[str]] = ..., target_coverage: _Optional[float] = ..., measured_coverage: _Optional[float] = ...) -> None: ...
+    method: SetMethod
+    def __init__(self, classes: _Optional[_Iterable[str]] = ..., target_coverage: _Optional[float] = ..., measured_coverage: _Optional[float] = ..., method: _Optional[_Union[SetMethod, str]] = ...) -> None: ...
 
 class TestResult(_message.Message):
     __slots__ = ("name", "group", "kind", "statistic", "p_value", "p_adjusted", "smallest_p", "alpha", "flagged")
@@ -218,6 +260,62 @@ class Heatmap(_message.Message):
     log_posterior: float
     completeness_error: float
     def __init__(self, class_name: _Optional[str] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., values: _Optional[_Iterable[float]] = ..., log_posterior: _Optional[float] = ..., completeness_error: _Optional[float] = ...) -> None: ...
+
+class Contrast(_message.Message):
+    __slots__ = ("class_name", "versus", "height", "width", "values", "log_odds", "completeness_error")
+    CLASS_NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSUS_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    LOG_ODDS_FIELD_NUMBER: _ClassVar[int]
+    COMPLETENESS_ERROR_FIELD_NUMBER: _ClassVar[int]
+    class_name: str
+    versus: str
+    height: int
+    width: int
+    values: _containers.RepeatedScalarFieldContainer[float]
+    log_odds: float
+    completeness_error: float
+    def __init__(self, class_name: _Optional[str] = ..., versus: _Optional[str] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., values: _Optional[_Iterable[float]] = ..., log_odds: _Optional[float] = ..., completeness_error: _Optional[float] = ...) -> None: ...
+
+class NearbyClass(_message.Message):
+    __slots__ = ("class_name", "distance", "overlap")
+    CLASS_NAME_FIELD_NUMBER: _ClassVar[int]
+    DISTANCE_FIELD_NUMBER: _ClassVar[int]
+    OVERLAP_FIELD_NUMBER: _ClassVar[int]
+    class_name: str
+    distance: float
+    overlap: float
+    def __init__(self, class_name: _Optional[str] = ..., distance: _Optional[float] = ..., overlap: _Optional[float] = ...) -> None: ...
+
+class DecisionSpace(_message.Message):
+    __slots__ = ("x", "y", "boundary", "dims", "means")
+    X_FIELD_NUMBER: _ClassVar[int]
+    Y_FIELD_NUMBER: _ClassVar[int]
+    BOUNDARY_FIELD_NUMBER: _ClassVar[int]
+    DIMS_FIELD_NUMBER: _ClassVar[int]
+    MEANS_FIELD_NUMBER: _ClassVar[int]
+    x: float
+    y: float
+    boundary: float
+    dims: int
+    means: _containers.RepeatedCompositeFieldContainer[ClassPoint]
+    def __init__(self, x: _Optional[float] = ..., y: _Optional[float] = ..., boundary: _Optional[float] = ..., dims: _Optional[int] = ..., means: _Optional[_Iterable[_Union[ClassPoint, _Mapping]]] = ...) -> None: ...
+
+class ClassPoint(_message.Message):
+    __slots__ = ("class_name", "x", "y", "radius", "probability")
+    CLASS_NAME_FIELD_NUMBER: _ClassVar[int]
+    X_FIELD_NUMBER: _ClassVar[int]
+    Y_FIELD_NUMBER: _ClassVar[int]
+    RADIUS_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    class_name: str
+    x: float
+    y: float
+    radius: float
+    probability: float
+    def __init__(self, class_name: _Optional[str] = ..., x: _Optional[float] = ..., y: _Optional[float] = ..., radius: _Optional[float] = ..., probability: _Optional[float] = ...) -> None: ...
 
 class SeenImage(_message.Message):
     __slots__ = ("side", "rgb")

@@ -26,25 +26,29 @@ from ibinn.v1 import answer_pb2 as ibinn_dot_v1_dot_answer__pb2
 from ibinn.v1 import model_pb2 as ibinn_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%ibinn/v1/classification_service.proto\x12\x08ibinn.v1\x1a\x15ibinn/v1/answer.proto\x1a\x14ibinn/v1/model.proto\" \n\x0f\x43lassifyRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\"D\n\x10\x43lassifyResponse\x12\x30\n\x0e\x63lassification\x18\x01 \x01(\x0b\x32\x18.ibinn.v1.Classification\"0\n\x0e\x45xplainRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x0f\n\x07\x63lasses\x18\x02 \x03(\t\"\x8c\x01\n\x0f\x45xplainResponse\x12\x30\n\x0e\x63lassification\x18\x01 \x01(\x0b\x32\x18.ibinn.v1.Classification\x12#\n\x08heatmaps\x18\x02 \x03(\x0b\x32\x11.ibinn.v1.Heatmap\x12\"\n\x05image\x18\x03 \x01(\x0b\x32\x13.ibinn.v1.SeenImage\"\x11\n\x0fGetModelRequest\"2\n\x10GetModelResponse\x12\x1e\n\x05model\x18\x01 \x01(\x0b\x32\x0f.ibinn.v1.Model2\xdd\x01\n\x15\x43lassificationService\x12\x41\n\x08\x43lassify\x12\x19.ibinn.v1.ClassifyRequest\x1a\x1a.ibinn.v1.ClassifyResponse\x12>\n\x07\x45xplain\x12\x18.ibinn.v1.ExplainRequest\x1a\x19.ibinn.v1.ExplainResponse\x12\x41\n\x08GetModel\x12\x19.ibinn.v1.GetModelRequest\x1a\x1a.ibinn.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%ibinn/v1/classification_service.proto\x12\x08ibinn.v1\x1a\x15ibinn/v1/answer.proto\x1a\x14ibinn/v1/model.proto\" \n\x0f\x43lassifyRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\"D\n\x10\x43lassifyResponse\x12\x30\n\x0e\x63lassification\x18\x01 \x01(\x0b\x32\x18.ibinn.v1.Classification\"\x8a\x01\n\x0e\x45xplainRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x0f\n\x07\x63lasses\x18\x02 \x03(\t\x12+\n\x08\x63ontrast\x18\x03 \x01(\x0b\x32\x19.ibinn.v1.ContrastRequest\x12+\n\x0cheatmap_size\x18\x04 \x01(\x0e\x32\x15.ibinn.v1.HeatmapSize\"5\n\x0f\x43ontrastRequest\x12\x12\n\nclass_name\x18\x01 \x01(\t\x12\x0e\n\x06versus\x18\x02 \x01(\t\"\xc2\x02\n\x0f\x45xplainResponse\x12\x30\n\x0e\x63lassification\x18\x01 \x01(\x0b\x32\x18.ibinn.v1.Classification\x12#\n\x08heatmaps\x18\x02 \x03(\x0b\x32\x11.ibinn.v1.Heatmap\x12\"\n\x05image\x18\x03 \x01(\x0b\x32\x13.ibinn.v1.SeenImage\x12$\n\x08\x63ontrast\x18\x04 \x01(\x0b\x32\x12.ibinn.v1.Contrast\x12%\n\x06nearby\x18\x05 \x03(\x0b\x32\x15.ibinn.v1.NearbyClass\x12\x1f\n\x12receptive_field_px\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12/\n\x0e\x64\x65\x63ision_space\x18\x07 \x01(\x0b\x32\x17.ibinn.v1.DecisionSpaceB\x15\n\x13_receptive_field_px\"\x11\n\x0fGetModelRequest\"2\n\x10GetModelResponse\x12\x1e\n\x05model\x18\x01 \x01(\x0b\x32\x0f.ibinn.v1.Model*Z\n\x0bHeatmapSize\x12\x1c\n\x18HEATMAP_SIZE_UNSPECIFIED\x10\x00\x12\x15\n\x11HEATMAP_SIZE_GRID\x10\x01\x12\x16\n\x12HEATMAP_SIZE_IMAGE\x10\x02\x32\xdd\x01\n\x15\x43lassificationService\x12\x41\n\x08\x43lassify\x12\x19.ibinn.v1.ClassifyRequest\x1a\x1a.ibinn.v1.ClassifyResponse\x12>\n\x07\x45xplain\x12\x18.ibinn.v1.ExplainRequest\x1a\x19.ibinn.v1.ExplainResponse\x12\x41\n\x08GetModel\x12\x19.ibinn.v1.GetModelRequest\x1a\x1a.ibinn.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ibinn.v1.classification_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_HEATMAPSIZE']._serialized_start=792
+  _globals['_HEATMAPSIZE']._serialized_end=882
   _globals['_CLASSIFYREQUEST']._serialized_start=96
   _globals['_CLASSIFYREQUEST']._serialized_end=128
   _globals['_CLASSIFYRESPONSE']._serialized_start=130
   _globals['_CLASSIFYRESPONSE']._serialized_end=198
-  _globals['_EXPLAINREQUEST']._serialized_start=200
-  _globals['_EXPLAINREQUEST']._serialized_end=248
-  _globals['_EXPLAINRESPONSE']._serialized_start=251
-  _globals['_EXPLAINRESPONSE']._serialized_end=391
-  _globals['_GETMODELREQUEST']._serialized_start=393
-  _globals['_GETMODELREQUEST']._serialized_end=410
-  _globals['_GETMODELRESPONSE']._serialized_start=412
-  _globals['_GETMODELRESPONSE']._serialized_end=462
-  _globals['_CLASSIFICATIONSERVICE']._serialized_start=465
-  _globals['_CLASSIFICATIONSERVICE']._serialized_end=686
+  _globals['_EXPLAINREQUEST']._serialized_start=201
+  _globals['_EXPLAINREQUEST']._serialized_end=339
+  _globals['_CONTRASTREQUEST']._serialized_start=341
+  _globals['_CONTRASTREQUEST']._serialized_end=394
+  _globals['_EXPLAINRESPONSE']._serialized_start=397
+  _globals['_EXPLAINRESPONSE']._serialized_end=719
+  _globals['_GETMODELREQUEST']._serialized_start=721
+  _globals['_GETMODELREQUEST']._serialized_end=738
+  _globals['_GETMODELRESPONSE']._serialized_start=740
+  _globals['_GETMODELRESPONSE']._serialized_end=790
+  _globals['_CLASSIFICATIONSERVICE']._serialized_start=885
+  _globals['_CLASSIFICATIONSERVICE']._serialized_end=1106
 # @@protoc_insertion_point(module_scope)

@@ -27,7 +27,8 @@ if _version_not_supported:
 
 class ClassificationServiceStub:
     """Errors carry google.rpc details: ErrorInfo (domain "ibinn", a reason in capitals) and
-    INVALID_ARGUMENT     BadRequest: image empty, damaged, of a wrong format, over a limit
+    INVALID_ARGUMENT     BadRequest: image empty, damaged, of a wrong format, over a limit; or an
+    option that is not valid
     NOT_FOUND            a class to explain that the model does not know
     FAILED_PRECONDITION  this network has no heatmap
     RESOURCE_EXHAUSTED   RetryInfo: the server is full
@@ -61,7 +62,8 @@ class ClassificationServiceStub:
 
 class ClassificationServiceServicer:
     """Errors carry google.rpc details: ErrorInfo (domain "ibinn", a reason in capitals) and
-    INVALID_ARGUMENT     BadRequest: image empty, damaged, of a wrong format, over a limit
+    INVALID_ARGUMENT     BadRequest: image empty, damaged, of a wrong format, over a limit; or an
+    option that is not valid
     NOT_FOUND            a class to explain that the model does not know
     FAILED_PRECONDITION  this network has no heatmap
     RESOURCE_EXHAUSTED   RetryInfo: the server is full
@@ -119,7 +121,8 @@ def add_ClassificationServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ClassificationService:
     """Errors carry google.rpc details: ErrorInfo (domain "ibinn", a reason in capitals) and
-    INVALID_ARGUMENT     BadRequest: image empty, damaged, of a wrong format, over a limit
+    INVALID_ARGUMENT     BadRequest: image empty, damaged, of a wrong format, over a limit; or an
+    option that is not valid
     NOT_FOUND            a class to explain that the model does not know
     FAILED_PRECONDITION  this network has no heatmap
     RESOURCE_EXHAUSTED   RetryInfo: the server is full

@@ -1,49 +1,13 @@
-"""From the library's types to the wire; the only module of the service that knows both."""
+"""From answers and explanations to messages."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from ibinn import types
-from ibinn.errors import RequestError
 from ibinn.v1 import answer_pb2 as answer
 from ibinn.v1 import classification_service_pb2 as service
-from ibinn.v1 import model_pb2 as model
-
-_VERDICTS = {
-    types.Verdict.NOT_ASSESSED: answer.VERDICT_NOT_ASSESSED,
-    types.Verdict.UNKNOWN: answer.VERDICT_UNKNOWN,
-    types.Verdict.AMBIGUOUS: answer.VERDICT_AMBIGUOUS,
-    types.Verdict.NOT_FLAGGED: answer.VERDICT_NOT_FLAGGED,
-}
-_GROUPS = {
-    types.Group.PIXEL: answer.TEST_GROUP_PIXEL,
-    types.Group.STYLE: answer.TEST_GROUP_STYLE,
-    types.Group.SEMANTIC: answer.TEST_GROUP_SEMANTIC,
-    types.Group.COMBINED: answer.TEST_GROUP_COMBINED,
-}
-_KINDS = {
-    types.TestKind.HIGH_IS_UNUSUAL: answer.TEST_KIND_HIGH_IS_UNUSUAL,
-    types.TestKind.LOW_IS_UNUSUAL: answer.TEST_KIND_LOW_IS_UNUSUAL,
-    types.TestKind.TYPICALITY: answer.TEST_KIND_TYPICALITY,
-    types.TestKind.TWO_TAILED: answer.TEST_KIND_TWO_TAILED,
-}
-
-
-def classes_to_explain(request: service.ExplainRequest) -> tuple[str, ...] | None:
-    """The classes asked for; None: those the model chooses.
-
-    Raises:
-        RequestError: A class is named twice.
-    """
-    names = tuple(request.classes)
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise RequestError(
-            f"class {twice!r} is named {names.count(twice)} times; name each class once",
-            field="classes",
-        )
-    return names or None
+from service.converters.names import ACTIONS, GROUPS, KINDS, SET_METHODS, VERDICTS, versions
 
 
 def classify_response(prediction: types.Prediction) -> service.ClassifyResponse:
@@ -59,12 +23,20 @@ def explain_response(explanation: types.Explanation) -> service.ExplainResponse:
         image=answer.SeenImage(
             side=explanation.image.shape[0], rgb=explanation.image.tobytes(order="C")
         ),
+        contrast=None if explanation.contrast is None else _contrast(explanation.contrast),
+        nearby=[
+            answer.NearbyClass(
+                class_name=nearby.class_name, distance=nearby.distance, overlap=nearby.overlap
+            )
+            for nearby in explanation.nearby
+        ],
+        receptive_field_px=explanation.receptive_field_px,
+        decision_space=(
+            None
+            if explanation.decision_space is None
+            else _decision_space(explanation.decision_space)
+        ),
     )
-
-
-def get_model_response(info: types.ModelInfo) -> service.GetModelResponse:
-    """The answer to GetModel."""
-    return service.GetModelResponse(model=_model(info))
 
 
 def classification(prediction: types.Prediction) -> answer.Classification:
@@ -74,15 +46,18 @@ def classification(prediction: types.Prediction) -> answer.Classification:
         entropy_nats=prediction.entropy,
         temperature=prediction.temperature,
         bits_per_dim=prediction.bits_per_dim,
-        conformal_set=_optional_conformal(prediction.conformal),
+        conformal_set=None if prediction.conformal is None else _conformal(prediction.conformal),
+        conformal_sets=[_conformal(found) for found in prediction.conformal_sets],
         tests=_test_results(prediction.tests),
         combined_test=None if prediction.combined is None else _test_result(prediction.combined),
-        verdict=_VERDICTS[prediction.verdict],
+        verdict=VERDICTS[prediction.verdict],
         verdict_reason=prediction.reason,
         observed_accuracy=_optional_accuracy(prediction.observed_accuracy),
-        versions=_versions(prediction.versions),
+        versions=versions(prediction.versions),
         calibration_count=prediction.calibration_count,
         input=_input(prediction.input),
+        decision=None if prediction.decision is None else _decision(prediction.decision),
+        driver=None if prediction.driver is None else GROUPS[prediction.driver],
     )
     if prediction.receipt is not None:
         message.record_id = prediction.receipt.record_id
@@ -102,13 +77,22 @@ def _class_score(score: types.ClassScore) -> answer.ClassScore:
     )
 
 
-def _optional_conformal(conformal: types.ConformalSet | None) -> answer.ConformalSet | None:
-    if conformal is None:
-        return None
+def _conformal(conformal: types.ConformalSet) -> answer.ConformalSet:
     return answer.ConformalSet(
         classes=conformal.classes,
         target_coverage=conformal.target_coverage,
         measured_coverage=conformal.measured_coverage,
+        method=SET_METHODS[conformal.method],
+    )
+
+
+def _decision(decision: types.Decision) -> answer.Decision:
+    return answer.Decision(
+        action=ACTIONS[decision.action],
+        class_name=decision.class_name,
+        rule=decision.rule,
+        reason=decision.reason,
+        expected_cost=decision.expected_cost,
     )
 
 
@@ -119,8 +103,8 @@ def _test_results(tests: Sequence[types.TestResult]) -> list[answer.TestResult]:
 def _test_result(test: types.TestResult) -> answer.TestResult:
     return answer.TestResult(
         name=test.name,
-        group=_GROUPS[test.group],
-        kind=_KINDS[test.kind],
+        group=GROUPS[test.group],
+        kind=KINDS[test.kind],
         statistic=test.statistic,
         p_value=test.p_value,
         p_adjusted=test.p_adjusted,
@@ -135,16 +119,6 @@ def _optional_accuracy(accuracy: types.ObservedAccuracy | None) -> answer.Observ
         return None
     return answer.ObservedAccuracy(
         accuracy=accuracy.accuracy, low=accuracy.low, high=accuracy.high, count=accuracy.count
-    )
-
-
-def _versions(versions: types.Versions) -> answer.Versions:
-    return answer.Versions(
-        weights=versions.weights,
-        calibration=versions.calibration,
-        policy=versions.policy,
-        taxonomy=versions.taxonomy,
-        software=versions.software,
     )
 
 
@@ -185,43 +159,33 @@ def _heatmap(heatmap: types.Heatmap) -> answer.Heatmap:
     )
 
 
-def _model(info: types.ModelInfo) -> model.Model:
-    return model.Model(
-        name=info.name,
-        classes=info.classes,
-        versions=_versions(info.versions),
-        architecture=info.architecture,
-        parameters=info.parameters,
-        input_limits=model.InputLimits(
-            max_bytes=info.max_bytes,
-            max_pixels=info.max_pixels,
-            max_side=info.max_side,
-            formats=info.formats,
-        ),
-        input_side=info.input_side,
-        calibrated=info.calibrated,
-        calibration_count=info.calibration_count,
-        temperature=info.temperature,
-        alpha=info.alpha,
-        conformal_coverage=info.conformal_coverage,
-        tests=[_test_info(test) for test in info.tests],
-        metrics=[model.Metric(name=name, value=value) for name, value in info.metrics],
-        intended_use=info.intended_use,
-        training_data=info.training_data,
-        explainable=info.explainable,
+def _contrast(contrast: types.Contrast) -> answer.Contrast:
+    height, width = contrast.values.shape
+    return answer.Contrast(
+        class_name=contrast.class_name,
+        versus=contrast.versus,
+        height=height,
+        width=width,
+        values=contrast.values.ravel().tolist(),
+        log_odds=contrast.log_odds,
+        completeness_error=contrast.completeness_error,
     )
 
 
-def _test_info(test: types.TestInfo) -> model.TestInfo:
-    return model.TestInfo(
-        name=test.name,
-        group=_GROUPS[test.group],
-        kind=_KINDS[test.kind],
-        alpha=test.alpha,
-        smallest_p=test.smallest_p,
-        miss_rates=[
-            model.MissRate(set_name=name, alpha=alpha, miss_rate=rate)
-            for name, alpha, rate in test.miss_rates
+def _decision_space(space: types.DecisionSpace) -> answer.DecisionSpace:
+    return answer.DecisionSpace(
+        x=space.x,
+        y=space.y,
+        boundary=space.boundary,
+        dims=space.dims,
+        means=[
+            answer.ClassPoint(
+                class_name=point.class_name,
+                x=point.x,
+                y=point.y,
+                radius=point.radius,
+                probability=point.probability,
+            )
+            for point in space.means
         ],
-        auroc=[model.Auroc(set_name=name, auroc=auroc) for name, auroc in test.auroc],
     )

@@ -1,0 +1,69 @@
+"""Names that the wire and the library have for the same things."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from ibinn import types
+from ibinn.errors import InternalServerError
+from ibinn.v1 import answer_pb2 as answer
+
+_W = TypeVar("_W", bound=int)
+_T = TypeVar("_T")
+
+VERDICTS = {
+    answer.VERDICT_NOT_ASSESSED: types.Verdict.NOT_ASSESSED,
+    answer.VERDICT_UNKNOWN: types.Verdict.UNKNOWN,
+    answer.VERDICT_AMBIGUOUS: types.Verdict.AMBIGUOUS,
+    answer.VERDICT_NOT_FLAGGED: types.Verdict.NOT_FLAGGED,
+}
+GROUPS = {
+    answer.TEST_GROUP_PIXEL: types.Group.PIXEL,
+    answer.TEST_GROUP_STYLE: types.Group.STYLE,
+    answer.TEST_GROUP_SEMANTIC: types.Group.SEMANTIC,
+    answer.TEST_GROUP_COMBINED: types.Group.COMBINED,
+}
+KINDS = {
+    answer.TEST_KIND_HIGH_IS_UNUSUAL: types.TestKind.HIGH_IS_UNUSUAL,
+    answer.TEST_KIND_LOW_IS_UNUSUAL: types.TestKind.LOW_IS_UNUSUAL,
+    answer.TEST_KIND_TYPICALITY: types.TestKind.TYPICALITY,
+    answer.TEST_KIND_TWO_TAILED: types.TestKind.TWO_TAILED,
+}
+ACTIONS = {
+    answer.ACTION_ACCEPT: types.Action.ACCEPT,
+    answer.ACTION_DEFER: types.Action.DEFER,
+    answer.ACTION_REJECT_INPUT: types.Action.REJECT_INPUT,
+}
+SET_METHODS = {
+    answer.SET_METHOD_UNSPECIFIED: types.SetMethod.PLAIN,
+    answer.SET_METHOD_PLAIN: types.SetMethod.PLAIN,
+    answer.SET_METHOD_RAPS: types.SetMethod.RAPS,
+}
+
+
+def known(table: dict[_W, _T], value: _W, name: str) -> _T:
+    """The library's name for a number of the wire.
+
+    Raises:
+        InternalServerError: There is none; what a client cannot name must not be taken for
+            something else.
+    """
+    try:
+        return table[value]
+    except KeyError:
+        raise InternalServerError(
+            f"the server's answer holds {name} number {value}, which this client does not know; "
+            "update ibinn",
+            code="UNKNOWN",
+        ) from None
+
+
+def versions(message: answer.Versions) -> types.Versions:
+    """Where an answer or a model comes from."""
+    return types.Versions(
+        weights=message.weights,
+        calibration=message.calibration,
+        policy=message.policy,
+        taxonomy=message.taxonomy,
+        software=message.software,
+    )

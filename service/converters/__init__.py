@@ -1,0 +1,17 @@
+"""Between the library's types and the wire; the only part of the service that knows both.
+
+`answers` and `models` make messages of results, `requests` reads what a caller asked, `names`
+pairs the names of both sides.
+"""
+
+from service.converters.answers import classification, classify_response, explain_response
+from service.converters.models import get_model_response
+from service.converters.requests import explain_options
+
+__all__ = [
+    "classification",
+    "classify_response",
+    "explain_options",
+    "explain_response",
+    "get_model_response",
+]
