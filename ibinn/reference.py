@@ -14,11 +14,12 @@ import torch
 
 from ibinn import held_out
 from ibinn.calibration import ConfidenceBins
-from ibinn.errors import BundleFormatError, DataError
+from ibinn.errors import BundleFormatError, ConfigError, DataError
 from ibinn.held_out import HeldOutScores
 from ibinn.ood.combination import DensityOfStates
 from ibinn.ood.combined import CombinedTest, Tail
 from ibinn.ood.statistics import FittedStatistics
+from ibinn.raps import RapsConfig, RapsFit
 
 FloatArray = npt.NDArray[np.float64]
 Arrays = dict[str, npt.NDArray[np.generic]]
@@ -42,6 +43,8 @@ class Reference:
         conformal: (target coverage, quantile) pairs, fitted on B.
         confidence: Accuracy by confidence on B.
         held_out: Scores and labels of part B's images, for policies; None in older bundles.
+        raps: Adaptive sets per target coverage, λ and k_reg from A, τ from B; empty in older
+            bundles.
     """
 
     count_a: int
@@ -57,10 +60,15 @@ class Reference:
     conformal: tuple[tuple[float, float], ...]
     confidence: ConfidenceBins
     held_out: HeldOutScores | None = None
+    raps: tuple[RapsFit, ...] = ()
 
     def quantile(self, coverage: float) -> float | None:
         """The conformal quantile of a target coverage, or None where it was not fitted."""
         return next((q for target, q in self.conformal if abs(target - coverage) < 1e-9), None)
+
+    def raps_fit(self, coverage: float) -> RapsFit | None:
+        """The adaptive sets of a target coverage, or None where they were not fitted."""
+        return next((fit for fit in self.raps if abs(fit.coverage - coverage) < 1e-9), None)
 
 
 def to_arrays(reference: Reference) -> Arrays:
@@ -92,6 +100,13 @@ def to_arrays(reference: Reference) -> Arrays:
         arrays[f"alone/{name}"] = np.array([column], dtype=np.int64)
     for name, columns in test.groups.items():
         arrays[f"columns/{name}"] = np.array(columns, dtype=np.int64)
+    if reference.raps:
+        arrays["raps"] = np.array(
+            [
+                (fit.coverage, fit.quantile, fit.config.k_reg, fit.config.penalty)
+                for fit in reference.raps
+            ]
+        )
     if reference.held_out is not None:
         arrays |= {
             f"held_out/{name}": values
@@ -147,13 +162,14 @@ def from_arrays(arrays: Arrays) -> Reference:
             conformal=tuple((float(a), float(q)) for a, q in _floats(arrays["conformal"])),
             confidence=ConfidenceBins(counts=tuple(counts), correct=tuple(correct)),
             held_out=_held_out(arrays),
+            raps=_raps(arrays),
         )
     except KeyError as error:
         raise BundleFormatError(
             f"reference.safetensors: entry {error.args[0]!r} is missing; the calibration is "
             "incomplete; calibrate again"
         ) from error
-    except (ValueError, IndexError, TypeError, DataError) as error:
+    except (ValueError, IndexError, TypeError, DataError, ConfigError) as error:
         raise BundleFormatError(
             f"reference.safetensors: malformed entry ({error}); calibrate again"
         ) from error
@@ -182,6 +198,17 @@ def _held_out(arrays: Arrays) -> HeldOutScores | None:
         if name.startswith("held_out/")
     }
     return held_out.from_arrays(own) if own else None
+
+
+def _raps(arrays: Arrays) -> tuple[RapsFit, ...]:
+    return tuple(
+        RapsFit(
+            coverage=float(coverage),
+            quantile=float(quantile),
+            config=RapsConfig(k_reg=int(k_reg), penalty=float(penalty)),
+        )
+        for coverage, quantile, k_reg, penalty in _floats(arrays.get("raps", np.empty((0, 4))))
+    )
 
 
 def _floats(values: npt.NDArray[np.generic]) -> FloatArray:

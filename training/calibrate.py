@@ -25,6 +25,7 @@ from ibinn.ood.combination import DensityOfStates
 from ibinn.ood.combined import CombinedTest
 from ibinn.ood.registry import Statistic, statistics_of, test_name
 from ibinn.ood.statistics import StatisticContext, class_coordinates, fit_statistics
+from ibinn.raps import RapsFit, choose_raps, fit_raps, u_of
 from ibinn.reference import Reference
 from ibinn.types import TestKind
 from training.image_set import ImageSet
@@ -85,6 +86,7 @@ def calibrate(
     )
     centres = {name: float(values.mean()) for name, values in values_a.items()}
     temperature = fit_temperature(_logits(evidence_a), part_a.labels)
+    probabilities_a = _probabilities(evidence_a, temperature)
     count_a = len(part_a)
     del evidence_a
 
@@ -94,9 +96,7 @@ def calibrate(
     labels = part_b.labels
     surprises = combined_test.surprises(matrix_b)
     groups = {group: np.sort(found) for group, found in surprises.groups.items()}
-    probabilities = np.exp(
-        torch.log_softmax(torch.from_numpy(_logits(evidence_b)) / temperature, dim=1).numpy()
-    )
+    probabilities = _probabilities(evidence_b, temperature)
     distances = torch.cat([e.subspaces.class_distances.cpu() for e in evidence_b]).numpy()
     class_distances = tuple(
         np.sort(distances[labels == k, k]) for k in range(model.mixture.classes)
@@ -132,7 +132,44 @@ def calibrate(
             ),
             class_p=_class_p(distances, labels, class_distances),
         ),
+        raps=tuple(
+            fit_adaptive_sets(probabilities_a, part_a, probabilities, part_b, coverage=c, seed=seed)
+            for c in coverages
+        ),
     )
+
+
+def fit_adaptive_sets(
+    probabilities_a: FloatArray,
+    part_a: ImageSet,
+    probabilities_b: FloatArray,
+    part_b: ImageSet,
+    *,
+    coverage: float,
+    seed: int = 0,
+) -> RapsFit:
+    """RAPS for one coverage: λ and k_reg chosen on part A, τ fitted on part B.
+
+    Args:
+        probabilities_a: Calibrated posteriors of part A, shape (N, K).
+        part_a: Its images.
+        probabilities_b: Calibrated posteriors of part B, shape (n, K).
+        part_b: Its images.
+        coverage: Target in (0, 1).
+        seed: Of the halvings of part A.
+    """
+    config = choose_raps(
+        probabilities_a, part_a.labels, draws_of(part_a), coverage=coverage, seed=seed
+    )
+    quantile = fit_raps(
+        probabilities_b, part_b.labels, draws_of(part_b), coverage=coverage, config=config
+    )
+    return RapsFit(coverage=coverage, quantile=quantile, config=config)
+
+
+def draws_of(images: ImageSet) -> FloatArray:
+    """The u in [0, 1) of each image, from the hash of its decoded pixels, shape (N,)."""
+    return np.array([u_of(item.id) for item in images.items])
 
 
 def _class_p(
@@ -172,6 +209,11 @@ def _evidence(
 
 def _logits(evidence: Sequence[Evidence]) -> FloatArray:
     return torch.cat([e.logits.cpu() for e in evidence]).numpy()
+
+
+def _probabilities(evidence: Sequence[Evidence], temperature: float) -> FloatArray:
+    logits = torch.from_numpy(_logits(evidence)) / temperature
+    return np.exp(torch.log_softmax(logits, dim=1).numpy())
 
 
 def _values(

@@ -15,11 +15,12 @@ from ibinn.ood.p_values import beta_binomial_interval
 from ibinn.ood.registry import Statistic, statistics_of
 from ibinn.ood.registry import test_name as name_of_test
 from ibinn.ood.statistics import StatisticContext
-from ibinn.reference import Reference
+from ibinn.raps import raps_report
+from ibinn.reference import Reference, from_arrays, to_arrays
 from ibinn.types import InputInfo, Region, Verdict, Versions
 from ibinn.types import TestKind as Kind
 from tests.ibinn.networks import SIDE, random_classifier
-from training.calibrate import calibrate
+from training.calibrate import COVERAGES, calibrate, draws_of
 from training.image_set import ImageSet
 
 CLASSES = ("a", "b", "c")
@@ -133,6 +134,27 @@ def test_sets_hold_the_truth_as_often_as_was_promised(calibrated):
     # The law of the uncovered images is that of false flags at 1 - coverage.
     _, high = beta_binomial_interval(1 - COVERAGE, COUNT_B, FRESH)
     assert int((~held).sum()) <= high
+
+
+def test_adaptive_sets_hold_the_truth_as_often_as_was_promised(calibrated):
+    for coverage in COVERAGES:
+        fit = calibrated.reference.raps_fit(coverage)
+        report = raps_report(
+            calibrated.scores.probabilities,
+            calibrated.fresh.labels,
+            draws_of(calibrated.fresh),
+            fit=fit,
+            calibration_count=COUNT_B,
+        )
+        assert report.right
+    assert calibrated.reference.raps_fit(0.5) is None
+
+
+def test_adaptive_sets_are_stored_and_a_bundle_without_them_still_loads(calibrated):
+    arrays = to_arrays(calibrated.reference)
+    assert from_arrays(arrays).raps == calibrated.reference.raps
+    older = {name: values for name, values in arrays.items() if name != "raps"}
+    assert from_arrays(older).raps == ()
 
 
 def test_p_values_reach_the_smallest_that_is_reported(calibrated):
