@@ -15,7 +15,7 @@ from ibinn.ood.p_values import beta_binomial_interval
 from ibinn.ood.registry import Statistic, statistics_of
 from ibinn.ood.registry import test_name as name_of_test
 from ibinn.ood.statistics import StatisticContext
-from ibinn.raps import raps_report
+from ibinn.raps import fit_raps, raps_report
 from ibinn.reference import Reference, from_arrays, to_arrays
 from ibinn.types import InputInfo, Region, Verdict, Versions
 from ibinn.types import TestKind as Kind
@@ -137,17 +137,30 @@ def test_sets_hold_the_truth_as_often_as_was_promised(calibrated):
 
 
 def test_adaptive_sets_hold_the_truth_as_often_as_was_promised(calibrated):
-    for coverage in COVERAGES:
-        fit = calibrated.reference.raps_fit(coverage)
-        report = raps_report(
-            calibrated.scores.probabilities,
-            calibrated.fresh.labels,
-            draws_of(calibrated.fresh),
-            fit=fit,
-            calibration_count=COUNT_B,
-        )
-        assert report.right
+    report = raps_report(
+        calibrated.scores.probabilities,
+        calibrated.fresh.labels,
+        draws_of(calibrated.fresh),
+        fit=calibrated.reference.raps_fit(COVERAGE),
+        calibration_count=COUNT_B,
+    )
+    assert report.right
     assert calibrated.reference.raps_fit(0.5) is None
+
+
+def test_adaptive_sets_are_fitted_on_part_b_with_the_hashes_of_its_images(calibrated):
+    part_b = images(COUNT_B, 2)
+    probabilities = scored(part_b, calibrated.reference).probabilities
+    assert [fit.coverage for fit in calibrated.reference.raps] == list(COVERAGES)
+    for fit in calibrated.reference.raps:
+        quantile = fit_raps(
+            probabilities,
+            part_b.labels,
+            draws_of(part_b),
+            coverage=fit.coverage,
+            config=fit.config,
+        )
+        assert fit.quantile == pytest.approx(quantile, abs=1e-9)
 
 
 def test_adaptive_sets_are_stored_and_a_bundle_without_them_still_loads(calibrated):
