@@ -178,6 +178,23 @@ def save(
     return written
 
 
+def add_files(found: Manifest, folder: Path, extra: Mapping[str, str]) -> Manifest:
+    """Put text files and new entries of the manifest into a bundle that is there already.
+
+    Args:
+        found: The manifest to write; its other files stay as they are.
+        folder: The bundle.
+        extra: Text files by name, such as ``report.html``.
+    """
+    (folder / manifest.FILE).unlink()
+    for name, text in extra.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    names = dict.fromkeys((*found.files, *extra))
+    written = replace(found, files={n: manifest.file_sha256(folder / n) for n in names})
+    manifest.write(written, folder)
+    return written
+
+
 @torch.no_grad()
 def round_subnetworks(model: GenerativeClassifier) -> None:
     """Round subnetworks' convolution and linear weights to float16, in place.

@@ -19,7 +19,7 @@ import typer
 from ibinn.errors import IbinnError
 
 if TYPE_CHECKING:
-    from training.finish import OodFolders
+    from training.trust_report import OodFolders
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -105,7 +105,8 @@ def fit(
     skip_unreadable: SkipOption = False,
     ood_data: OodOption = None,
     baseline: Annotated[
-        bool, typer.Option("--baseline", help="Also train a ResNet for as long, and compare.")
+        bool,
+        typer.Option("--baseline", help="Also train a ResNet for as many epochs."),
     ] = False,
     accelerator: AcceleratorOption = "auto",
     devices: Annotated[int, typer.Option(help="Number of processes.")] = 1,
@@ -160,33 +161,65 @@ def evaluate(
     bundle: Annotated[Path, typer.Argument(help="A model bundle.")],
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Folder for report.html and report.json.")],
+    chapters: Annotated[
+        str, typer.Option(help="all, none, or names with commas (none is quick).")
+    ] = "all",
+    limit: Annotated[
+        int, typer.Option(help="Most images per condition that a costly chapter looks at.")
+    ] = 1_000,
+    comparator: Annotated[
+        Path | None,
+        typer.Option(help="Weights of `ibinn-train comparator`; default: the repository's."),
+    ] = None,
+    into_bundle: Annotated[
+        bool, typer.Option("--into-bundle", help="Also put report and figures into the bundle.")
+    ] = False,
     group_by: GroupOption = None,
     skip_unreadable: SkipOption = False,
     ood_data: OodOption = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
-    """Measure a bundle on the test images of a data set and write the report."""
+    """Measure a bundle on the test images of a data set and write its trust report."""
     with reported_errors():
         from ibinn import bundle as bundles
+        from training.chapters.registry import chosen
         from training.console import Console
-        from training.finish import evaluate_bundle, report_files
-        from training.fit import held_out_images
+        from training.recalibrate import known_roles
+        from training.trust_report import (
+            CURVE_FILE,
+            Extent,
+            default_comparator,
+            evaluate_bundle,
+            put_into_bundle,
+            read_curve,
+            report_files,
+        )
 
         manifest = bundles.verify(bundle)
         classifier = bundles.load(bundle, device=device)
-        images = held_out_images(manifest, data, skip_unreadable=skip_unreadable, group_by=group_by)
+        extent = Extent(
+            chapters=chosen(chapters),
+            limit=limit,
+            comparator=comparator or default_comparator(manifest.name),
+        )
+        roles = known_roles(manifest, data, skip_unreadable=skip_unreadable, group_by=group_by)
+        curve = read_curve(bundle / CURVE_FILE)
         out.mkdir(parents=True, exist_ok=True)
         with Console(out, quiet=False) as console:
             evaluation = evaluate_bundle(
                 classifier,
                 manifest,
-                images,
-                calibration=None,
+                roles,
                 ood=_ood_folders(ood_data, data),
+                curve=curve,
+                extent=extent,
                 progress=console.evaluation,
             )
-        for name, text in report_files(evaluation, classifier).items():
+        files = report_files(evaluation, classifier)
+        for name, text in files.items():
             (out / name).write_text(text, encoding="utf-8")
+        if into_bundle:
+            put_into_bundle(bundle, evaluation, files, curve)
         _print_summary(evaluation.headline(), out)
 
 
@@ -255,6 +288,76 @@ def comparator(
         typer.echo(f"{made.name}: {made.description}; test accuracy {made.accuracy.value:.2%}")
 
 
+@app.command()
+def study(
+    name: Annotated[
+        str, typer.Argument(metavar="STUDY", help="small, cifar10 or cifar10-two-cores.")
+    ],
+    data: Annotated[
+        Path, typer.Option(help="Folder that holds the data sets (mnist, cifar10, …), or one.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the study; an existing one is resumed.")],
+    seeds: Annotated[
+        str | None, typer.Option(help="Seeds, such as 0,1,2; default: the study's own.")
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this model or data set, such as gamma-1 or mnist; repeatable."),
+    ] = None,
+    stop_after: Annotated[
+        float | None, typer.Option(help="Stop, to be resumed, after about so many seconds.")
+    ] = None,
+    accelerator: AcceleratorOption = "auto",
+) -> None:
+    """Train many models on the same images and set their figures beside the published ones.
+
+    Finished runs are skipped, the others go on where they stopped. Writes study.html,
+    study.json and a CSV per table.
+    """
+    with reported_errors():
+        from training import fit as fitting
+        from training.finish import library_versions, machine
+        from training.study.conduct import collected, conduct
+        from training.study.console import StudyConsole
+        from training.study.page import HTML_FILE, write_study
+        from training.study.plan import runs_of
+        from training.study.recipes import study as study_of
+
+        chosen = study_of(name)
+        wanted = _seeds(seeds)
+        runs = runs_of(chosen, seeds=wanted, only=only or ())
+        fabric = fitting.Hardware(accelerator=accelerator).fabric()
+        with StudyConsole() as console:
+            try:
+                conducted = conduct(
+                    chosen,
+                    data,
+                    out,
+                    fabric=fabric,
+                    reporter=console,
+                    seeds=wanted,
+                    only=only or (),
+                    stop_after_s=stop_after,
+                )
+            except KeyboardInterrupt:
+                conducted = collected(chosen, runs, out)
+        summary = write_study(
+            conducted,
+            out,
+            facts=(
+                ("command", shlex.join(["ibinn-train", *sys.argv[1:]])),
+                ("machine", machine(fabric.device)),
+                *library_versions().items(),
+            ),
+        )
+        for finding in summary.findings:
+            typer.echo(f"{finding.data}: {finding.claim}: {finding.answer.value}. {finding.words}")
+        typer.echo(f"written: {out / HTML_FILE}")
+        if not conducted.complete:
+            typer.echo("not complete; the same command goes on from here", err=True)
+            raise typer.Exit(1)
+
+
 @contextmanager
 def reported_errors() -> Iterator[None]:
     """Turn an error of ours into one line on standard error and exit code 2."""
@@ -266,9 +369,22 @@ def reported_errors() -> Iterator[None]:
 
 
 def _ood_folders(ood_data: Path | None, data: str) -> OodFolders:
-    from training.finish import OodFolders
+    from training.trust_report import OodFolders
 
     return OodFolders.under(ood_data if ood_data is not None else Path(data).resolve().parent)
+
+
+def _seeds(text: str | None) -> tuple[int, ...] | None:
+    from ibinn.errors import ConfigError
+
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(
+            f"--seeds is {text!r}; expected whole numbers with commas between, such as 0,1,2"
+        ) from error
 
 
 def _print_summary(headline: dict[str, float], where: Path) -> None:

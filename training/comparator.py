@@ -59,14 +59,39 @@ def train_comparator(
     config = from_dict(dict(manifest.training.config))
     source = open_data(data, skip_unreadable=skip_unreadable, group_by=group_by)
     split = make_splits(source, config.split)
+    train_on(
+        manifest,
+        config,
+        role_set(source, split, Role.TRAIN),
+        run=run,
+        out=out,
+        command=command,
+        device=torch.device(device),
+        progress=progress,
+    )
+    return judged(manifest, role_set(source, split, Role.TEST), out)
+
+
+def train_on(
+    manifest: Manifest,
+    config: FitConfig,
+    train: ImageSet,
+    *,
+    run: Path,
+    out: Path,
+    command: str,
+    device: torch.device,
+    progress: Progress | None = None,
+) -> None:
+    """Train the ResNet of a run on its training images and write the weights to `out`."""
     run.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     trained = train_softmax(
         resnet(len(manifest.classes), config.preprocessing.side),
-        role_set(source, split, Role.TRAIN),
+        train,
         config,
         out=run,
-        device=torch.device(device),
+        device=device,
         progress=progress,
     )
     save_softmax(
@@ -79,7 +104,6 @@ def train_comparator(
             "seconds": f"{trained.seconds:.0f}",
         },
     )
-    return judged(manifest, role_set(source, split, Role.TEST), out)
 
 
 def judged(manifest: Manifest, test: ImageSet, path: Path) -> Baseline:

@@ -6,7 +6,7 @@ Shapes: N images, K classes, S side in pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from ibinn.errors import DataError, NotCalibratedError
 from ibinn.images import JpegStep, PreprocessingConfig
 from ibinn.ood.p_values import attainable_count, beta_binomial_interval
 from ibinn.types import ModelInfo, TestInfo, Verdict
+from training.chapters.registry import Chapter
 from training.checkpoint import CurvePoint
 from training.evaluation import (
     Ablation,
@@ -51,6 +52,7 @@ EXACTNESS_COUNT = 100
 COMPLETENESS_LIMIT_NATS = 1e-3
 ROUND_TRIP_LIMIT = 1e-4
 CONTROL_TOLERANCE = 0.02
+MeasureChapters = Callable[[Scorer, Scored, Mapping[str, Scored]], tuple[Chapter, ...]]
 CONTROL_ERRORS = 3.29
 """Standard errors that hold 99.9 %; they decide where the sets are small."""
 
@@ -69,6 +71,7 @@ def evaluate(
     curve: Sequence[CurvePoint] = (),
     baseline: Baseline | None = None,
     facts: Sequence[tuple[str, str]] = (),
+    chapters: MeasureChapters | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Measure a model on its test images and on out-of-distribution sets.
@@ -87,6 +90,8 @@ def evaluate(
         curve: Figures of the training.
         baseline: A discriminative classifier of equal training cost.
         facts: What to print about the run: command, time, machine.
+        chapters: Measures further chapters from the scorer, the test images' scores and those
+            of each set.
         progress: Called after every batch.
 
     Raises:
@@ -166,6 +171,7 @@ def evaluate(
         curve=tuple(curve),
         baseline=baseline,
         facts=tuple(facts),
+        chapters=chapters(scorer, in_scores, out_scores) if chapters is not None else (),
     )
 
 

@@ -20,6 +20,7 @@ from ibinn.conformal import Coverage, CoverageReport
 from ibinn.manifest import Detection
 from ibinn.metrics import DetectionAtAlpha, DetectionReport, clopper_pearson
 from ibinn.types import Group, TestKind
+from training.chapters.registry import Chapter, headline
 from training.checkpoint import CurvePoint
 from training.ood_sets import LeftOut
 
@@ -316,6 +317,7 @@ class Evaluation:
         curve: Figures of the training.
         baseline: Cost of trust, or None if no baseline was trained.
         facts: (name, value) pairs to print: command, time, machine.
+        chapters: What else was measured.
     """
 
     model: EvaluatedModel
@@ -343,6 +345,7 @@ class Evaluation:
     curve: tuple[CurvePoint, ...] = ()
     baseline: Baseline | None = None
     facts: tuple[tuple[str, str], ...] = ()
+    chapters: tuple[Chapter, ...] = ()
 
     def set_named(self, name: str) -> SetReport | None:
         """One out-of-distribution set by its name."""
@@ -381,12 +384,14 @@ class Evaluation:
         combined = next((f for f in self.false_flags if f.test == COMBINED), None)
         if combined is not None:
             figures += [(f"false_flag_rate@{at.alpha:g}", at.rate) for at in combined.at]
-        return {name: value for name, value in figures if value is not None}
+        found = {name: value for name, value in figures if value is not None}
+        return found | headline(self.chapters)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for ``report.json``; what is not a finite number becomes null."""
         plain = _plain(self)
         assert isinstance(plain, dict)
+        plain["chapters"] = {c.name: _plain(c.result) for c in self.chapters}
         return {"format": FORMAT, **plain}
 
 

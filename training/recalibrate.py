@@ -10,11 +10,14 @@ import torch
 from ibinn import bundle
 from ibinn.errors import DataError
 from ibinn.manifest import Manifest, verify
+from training import report
 from training.calibrate import COVERAGES, calibrate
 from training.config import FitConfig, from_dict
 from training.data import open_data
+from training.fit import held_out_images
 from training.image_set import ImageSet
 from training.splits import Role, make_splits, role_set
+from training.trust_report import CURVE_FILE
 
 
 def roles_of(
@@ -41,6 +44,21 @@ def roles_of(
     return {role: role_set(source, split, role) for role in Role}
 
 
+def known_roles(
+    manifest: Manifest, data: str, *, skip_unreadable: bool = False, group_by: str | None = None
+) -> dict[Role, ImageSet]:
+    """`roles_of` where the data is that of the run, else its own test images alone.
+
+    Raises:
+        DataError: The data has no test images that a bundle may be judged on.
+    """
+    try:
+        return roles_of(manifest, data, skip_unreadable=skip_unreadable, group_by=group_by)
+    except DataError:
+        test = held_out_images(manifest, data, skip_unreadable=skip_unreadable, group_by=group_by)
+        return {Role.TEST: test}
+
+
 def recalibrate(
     folder: Path, roles: dict[Role, ImageSet], out: Path, *, device: torch.device
 ) -> Manifest:
@@ -65,7 +83,8 @@ def recalibrate(
         coverages=tuple(sorted({*COVERAGES, found.conformal_coverage})),
         seed=config.seed,
     )
-    for name in set(found.files) - {bundle.WEIGHTS, bundle.REFERENCE}:
+    for name in (report.HTML_FILE, report.JSON_FILE):
         (out / name).unlink(missing_ok=True)
+    curve = {CURVE_FILE: (folder / CURVE_FILE).read_text()} if CURVE_FILE in found.files else {}
     written = replace(found, metrics={}, detections=())
-    return bundle.save(written, model.cpu(), reference, out)
+    return bundle.save(written, model.cpu(), reference, out, extra=curve)

@@ -16,13 +16,17 @@ from markupsafe import Markup
 from ibinn.assessment import COMBINED
 from ibinn.metrics import DetectionAtAlpha, geometric_mean
 from training import published
+from training.chapters.registry import fragment
 from training.evaluation import Evaluation, Rate
 from training.published import PublishedRow
-from training.report_figures import TYPICALITY, HeatmapExamples, Samples, figures, svg
+from training.report_figures import TYPICALITY, HeatmapExamples, Samples, figures
+from training.svg import svg
 
 HTML_FILE = "report.html"
 JSON_FILE = "report.json"
 NONE = "–"
+FIRST_CHAPTERS = ("headline",)
+"""Chapters that stand before the details."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +84,7 @@ def render_html(
     )
     template = resources.files("training").joinpath("report.html.j2").read_text("utf-8")
     alpha = evaluation.model.alpha
+    parts = {c.name: fragment(c, environment) for c in evaluation.chapters}
     return environment.from_string(template).render(
         e=evaluation,
         alpha=alpha,
@@ -92,6 +97,8 @@ def render_html(
         comparable=is_cifar10(evaluation),
         published=published.CIFAR10,
         own=own_rows(evaluation),
+        first=[parts[name] for name in FIRST_CHAPTERS if name in parts],
+        chapters=[part for name, part in parts.items() if name not in FIRST_CHAPTERS],
     )
 
 

@@ -41,6 +41,8 @@ class ScoresLike(Protocol):
     @property
     def combined_p(self) -> npt.NDArray[Any]: ...
     @property
+    def views(self) -> Mapping[str, npt.NDArray[Any]]: ...
+    @property
     def verdicts(self) -> Sequence[Verdict]: ...
 
 
@@ -102,6 +104,7 @@ class Scored:
         p: Test name -> (N,), the combined test included.
         unusual: Test name -> (N,), the score by which it orders images, high = unusual.
         statistics: Statistic name -> (N,).
+        views: View of the combined test -> (N,), nats of -log p against part A.
         verdicts: (N,) names.
     """
 
@@ -111,6 +114,7 @@ class Scored:
     p: dict[str, FloatArray]
     unusual: dict[str, FloatArray]
     statistics: dict[str, FloatArray]
+    views: dict[str, FloatArray]
     verdicts: npt.NDArray[np.str_]
 
     def __len__(self) -> int:
@@ -203,6 +207,7 @@ def _joined(
         p=p,
         unusual=unusual,
         statistics=statistics,
+        views={name: all_of([part.views[name] for part in parts]) for name in parts[0].views},
         verdicts=np.array([str(verdict.value) for part in parts for verdict in part.verdicts]),
     )
 

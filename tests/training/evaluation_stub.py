@@ -146,6 +146,7 @@ class StubClassifier:
             },
             combined_score=oddness,
             combined_p=p_high,
+            views={"density_of_states": oddness / 50.0, "distance": oddness / 60.0},
             group_p={},
             group_excess={},
             class_p=None,

@@ -17,7 +17,8 @@ from training.checkpoint import CurvePoint
 from training.evaluate import evaluate
 from training.evaluation import Baseline, Evaluation, Rate
 from training.ood_sets import LeftOut, OodCollection, OodSet
-from training.report_figures import HeatmapExamples, Samples, figures, svg
+from training.report_figures import HeatmapExamples, Samples, figures
+from training.svg import svg
 
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source"}
 
