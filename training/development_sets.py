@@ -2,7 +2,8 @@
 
 A statistic picked because it finds the reported sets would make their miss rates optimistic, so
 choices are made here: drawings and textures that this module makes, blur and flipped contrast of
-validation images, and digits in cluttered scenes. Every image is a function of (seed, index).
+validation images, digits in cluttered scenes, and what `training.development_photographs` makes.
+Every image is a function of (seed, index).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from training.development_photographs import enlarged, mosaics, photographs, turned
 from training.ood_sets import (
     FULL_COUNT,
     Images,
@@ -35,12 +37,17 @@ def development_sets(
         count: Images per set; sets made from `images` hold at most one per image.
         seed: Seed of every choice.
     """
+    pictures = photographs(side=side, count=count, seed=seed)
     return (
         drawings(side=side, count=count, seed=seed),
         textures(side=side, count=count, seed=seed),
         street_digits(side=side, count=count, seed=seed),
         blurred(images, count=count, seed=seed),
         flipped_contrast(images, count=count, seed=seed),
+        *([pictures] if pictures is not None else []),
+        mosaics(images, side=side, count=count, seed=seed),
+        turned(images, count=count, seed=seed),
+        enlarged(images, side=side, count=count, seed=seed),
     )
 
 
