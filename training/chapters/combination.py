@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -126,10 +127,7 @@ def measure(material: Material) -> Combination | NotMeasured:
             SHIPPED, "sum of -log p over the views (Fisher); the one in the bundle", _fisher
         ),
         alternative("min-p", "smallest p over the views", _min_p),
-        *(
-            alternative(view, _view_words(view), lambda s, view=view: s.views[view])
-            for view in views
-        ),
+        *(alternative(view, _view_words(view), partial(_view, name=view)) for view in views),
     ]
     two_tailed = tuple(
         t.name
@@ -200,6 +198,10 @@ def _fisher(scored: Scored) -> FloatArray:
 
 def _min_p(scored: Scored) -> FloatArray:
     return np.max(list(scored.views.values()), axis=0)
+
+
+def _view(scored: Scored, *, name: str) -> FloatArray:
+    return scored.views[name]
 
 
 def _view_words(view: str) -> str:
