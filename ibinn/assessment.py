@@ -5,7 +5,7 @@ Shapes: B batch, K classes, T tests, G groups.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,8 @@ from ibinn.conformal import prediction_set
 from ibinn.ood import p_values as p_value
 from ibinn.ood.registry import Statistic, test_name
 from ibinn.ood.statistics import StatisticContext
+from ibinn.raps import raps_set, u_of
+from ibinn.reasons import driving_group, reason
 from ibinn.reference import Reference
 from ibinn.types import (
     ClassScore,
@@ -24,6 +26,7 @@ from ibinn.types import (
     Group,
     InputInfo,
     Prediction,
+    SetMethod,
     TestKind,
     TestResult,
     Verdict,
@@ -224,9 +227,12 @@ def predictions(
     significance: Significance,
     class_names: Sequence[str],
     versions: Versions,
-    coverage_measured: float | None,
+    measured: Mapping[str, float],
 ) -> list[Prediction]:
-    """Answers for a batch, one per input."""
+    """Answers for a batch, one per input.
+
+    `measured` holds the bundle's figures by name, those of `coverage_figure` among them.
+    """
     raw = _softmax(scores.logits)
     adjusted = (
         p_value.holm(np.stack(list(scores.p_values.values()), axis=1)) if scores.p_values else None
@@ -249,16 +255,22 @@ def predictions(
         tests: tuple[TestResult, ...] = ()
         combined = None
         conformal = None
+        sets: tuple[ConformalSet, ...] = ()
         if reference is not None and adjusted is not None:
             tests = _test_results(scores, i, statistics, adjusted[i], reference, significance)
             combined = _combined_result(scores, i, reference, significance)
+            if np.isfinite(p).all():
+                sets = _conformal_sets(p, info, order, reference, class_names, measured)
             if scores.conformal is not None:
                 conformal = ConformalSet(
                     classes=tuple(class_names[k] for k in order if scores.conformal[i, k]),
                     target_coverage=significance.coverage,
-                    measured_coverage=coverage_measured,
+                    measured_coverage=measured.get(
+                        coverage_figure(SetMethod.PLAIN, significance.coverage)
+                    ),
                 )
         verdict = scores.verdicts[i]
+        driver = driving_group(scores, i) if verdict is Verdict.UNKNOWN else None
         observed = None
         if reference is not None and verdict in (Verdict.NOT_FLAGGED, Verdict.AMBIGUOUS):
             observed = reference.confidence.lookup(classes[0].probability)
@@ -272,16 +284,19 @@ def predictions(
                 tests=tests,
                 combined=combined,
                 verdict=verdict,
-                reason=_reason(
+                reason=reason(
                     verdict,
                     scores,
                     i,
+                    driver,
                     statistics,
                     tests,
                     combined,
                     conformal,
                     calibrated=reference is not None,
                 ),
+                driver=driver,
+                conformal_sets=sets,
                 observed_accuracy=observed,
                 versions=versions,
                 calibration_count=reference.count_b if reference else 0,
@@ -289,6 +304,51 @@ def predictions(
             )
         )
     return answers
+
+
+def coverage_figure(method: SetMethod, target: float) -> str:
+    """Name of a measured coverage among a bundle's figures.
+
+    >>> coverage_figure(SetMethod.RAPS, 0.95)
+    'raps_coverage@0.95'
+    """
+    return f"{method.value}_coverage@{target:g}"
+
+
+def _conformal_sets(
+    probabilities: FloatArray,
+    info: InputInfo,
+    order: npt.NDArray[np.int64],
+    reference: Reference,
+    class_names: Sequence[str],
+    measured: Mapping[str, float],
+) -> tuple[ConformalSet, ...]:
+    """Every prediction set of one image, plain ones first."""
+    row = probabilities[None]
+
+    def made(method: SetMethod, target: float, members: npt.NDArray[np.bool_]) -> ConformalSet:
+        return ConformalSet(
+            method=method,
+            classes=tuple(class_names[k] for k in order if members[0, k]),
+            target_coverage=target,
+            measured_coverage=measured.get(coverage_figure(method, target)),
+        )
+
+    sets = [
+        made(SetMethod.PLAIN, target, prediction_set(row, quantile))
+        for target, quantile in reference.conformal
+    ]
+    if reference.raps and info.sha256_pixels:
+        u = np.array([u_of(info.sha256_pixels)])
+        sets += [
+            made(
+                SetMethod.RAPS,
+                fit.coverage,
+                raps_set(row, u, quantile=fit.quantile, config=fit.config),
+            )
+            for fit in reference.raps
+        ]
+    return tuple(sets)
 
 
 def _test_results(
@@ -336,66 +396,6 @@ def _combined_result(
         alpha=significance.alpha,
         flagged=bool(p <= significance.alpha),
     )
-
-
-_GROUP_WORDS = {
-    "pixel": "its pixels (brightness, noise, compression or detail)",
-    "style": "its style (texture, contrast or layout)",
-    "semantic": "its content (it resembles none of the classes)",
-}
-
-
-def _reason(
-    verdict: Verdict,
-    scores: Scores,
-    i: int,
-    statistics: Sequence[Statistic],
-    tests: Sequence[TestResult],
-    combined: TestResult | None,
-    conformal: ConformalSet | None,
-    *,
-    calibrated: bool,
-) -> str:
-    if verdict is Verdict.NOT_ASSESSED:
-        if not calibrated:
-            return "The model is not calibrated, so nothing can be said about how usual this is."
-        broken = [name for name, values in scores.statistics.items() if not np.isfinite(values[i])]
-        return f"Not finite for this image: {', '.join(broken) or 'the likelihood'}."
-    assert combined is not None
-    assert combined.p_value is not None
-    if verdict is Verdict.UNKNOWN:
-        driver, phrase = _driver(scores, i, statistics, tests)
-        return (
-            f"Unlike the calibration images (p = {combined.p_value:.2g} ≤ α = "
-            f"{combined.alpha:g}), above all in {_GROUP_WORDS[driver]}: {phrase}."
-        )
-    if verdict is Verdict.AMBIGUOUS:
-        assert conformal is not None
-        names = conformal.classes
-        listed = (
-            f"{', '.join(names[:-1])} or {names[-1]}"
-            if len(names) <= 4
-            else (f"any of {len(names)} classes, {names[0]} first")
-        )
-        return (
-            f"Nothing unusual was found, but it could be {listed} "
-            f"(set of {conformal.target_coverage:.0%} coverage)."
-        )
-    return f"Nothing unusual was found (p = {combined.p_value:.2g} > α = {combined.alpha:g})."
-
-
-def _driver(
-    scores: Scores, i: int, statistics: Sequence[Statistic], tests: Sequence[TestResult]
-) -> tuple[str, str]:
-    """The group with the smallest p-value, and its most unusual statistic in words."""
-    group = min(
-        scores.group_p,
-        key=lambda name: (scores.group_p[name][i], -scores.group_excess[name][i]),
-    )
-    phrases = {s.name: s.phrase for s in statistics}
-    candidates = [t for t in tests if t.group.value == group and t.p_value is not None]
-    worst = min(candidates, key=lambda t: t.p_value if t.p_value is not None else 1.0)
-    return group, phrases[worst.name.rsplit(".", 1)[0]]
 
 
 def _maybe(p: float) -> float | None:

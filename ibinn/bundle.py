@@ -137,7 +137,7 @@ def assemble(
         significance=settings,
         info=_model_info(found, model, calibration, settings, preprocessing, limits),
         limits=limits,
-        coverage_measured=found.metrics.get("conformal_coverage"),
+        measured=found.metrics,
     )
 
 

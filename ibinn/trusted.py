@@ -6,7 +6,7 @@ Shapes: B batch, S side of the network's input, K classes.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeGuard, cast, overload
 
 import numpy as np
@@ -18,7 +18,9 @@ from torch import Tensor
 from ibinn.assessment import Scores, Significance, predictions, score
 from ibinn.classifier import Evidence, GenerativeClassifier
 from ibinn.errors import ImageError, NotExplainableError, UnknownClassError
+from ibinn.explain.decision_space import decision_spaces
 from ibinn.explain.heatmap import completeness_error, posterior_heatmaps
+from ibinn.explain.similarity import mean_distances, nearby_classes
 from ibinn.flow.base import InvertibleNetwork
 from ibinn.images import (
     ImageLike,
@@ -36,6 +38,12 @@ from ibinn.types import Explanation, Heatmap, ModelInfo, Prediction, Versions
 
 Pixels = npt.NDArray[np.uint8]
 
+NEARBY = 5
+"""Classes near the most probable one in an explanation."""
+
+RECEPTIVE_FIELD = "receptive_field_px"
+"""Figure of a bundle: radius that holds half of what a heatmap's cell responds to, in pixels."""
+
 CHUNK = 64
 """Images per forward pass; more only costs memory."""
 
@@ -52,7 +60,7 @@ class TrustedClassifier:
         significance: Settings that answers are made under.
         info: Description of the model.
         limits: Largest images accepted.
-        coverage_measured: Coverage of the conformal sets as measured on held-out images.
+        measured: Figures of the bundle by name, such as the coverage of its prediction sets.
 
     Example:
         >>> from ibinn import bundle
@@ -71,7 +79,7 @@ class TrustedClassifier:
         significance: Significance,
         info: ModelInfo,
         limits: Limits,
-        coverage_measured: float | None = None,
+        measured: Mapping[str, float] | None = None,
     ) -> None:
         self.model = model
         self.preprocessing = preprocessing
@@ -79,10 +87,11 @@ class TrustedClassifier:
         self.significance = significance
         self.info = info
         self.limits = limits
-        self._coverage_measured = coverage_measured
+        self._measured = dict(measured or {})
         network = model.network
         self._subspaces = model.mixture.subspaces()
         self._means = wide_means(model.mixture)
+        self._mean_distances = mean_distances(self._subspaces)
         self._context = StatisticContext.of(
             model.mixture,
             self._subspaces,
@@ -157,6 +166,12 @@ class TrustedClassifier:
             maps = self._heatmaps(evidence)
             log_posterior = evidence.log_posterior(temperature=self._temperature).cpu().numpy()
             values = maps.cpu().numpy()
+            spaces = decision_spaces(
+                evidence,
+                subspaces=self._subspaces,
+                class_names=names,
+                temperature=self._temperature,
+            )
             for i, answer in enumerate(self._predictions(evidence, chunk)):
                 wanted = classes if classes else [c.name for c in answer.classes[:3]]
                 explanations.append(
@@ -168,6 +183,11 @@ class TrustedClassifier:
                             for k in (names.index(name),)
                         ),
                         image=chunk[i].pixels,
+                        nearby=nearby_classes(
+                            self._mean_distances, names, answer.top.name, count=NEARBY
+                        ),
+                        receptive_field_px=self._measured.get(RECEPTIVE_FIELD),
+                        decision_space=spaces[i],
                     )
                 )
         return explanations
@@ -282,7 +302,7 @@ class TrustedClassifier:
             significance=self.significance,
             class_names=self.info.classes,
             versions=self.info.versions,
-            coverage_measured=self._coverage_measured,
+            measured=self._measured,
         )
 
     def _heatmaps(self, evidence: Evidence) -> Tensor:

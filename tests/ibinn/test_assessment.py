@@ -171,7 +171,7 @@ def answer(
             significance=significance,
             class_names=CLASSES,
             versions=VERSIONS,
-            coverage_measured=0.91,
+            measured={"plain_coverage@0.9": 0.91},
         ),
     )
 

@@ -23,7 +23,7 @@ from ibinn.errors import (
 from ibinn.flow.architectures import CifarConfig
 from ibinn.images import Limits
 from ibinn.trusted import CHUNK, TrustedClassifier
-from ibinn.types import Explanation, Prediction, Verdict
+from ibinn.types import Explanation, Prediction, SetMethod, Verdict
 from tests.ibinn.bundles import (
     ARCHITECTURE,
     CLASSES,
@@ -282,3 +282,34 @@ def test_threads_get_the_answers_of_one_thread(classifier: TrustedClassifier) ->
         for position, (answer, values) in enumerate(pool.map(work, range(len(images)))):
             assert answer == expected[position]
             np.testing.assert_array_equal(values, explained[position])
+
+
+def test_an_explanation_places_the_image_among_its_classes(
+    classifier: TrustedClassifier, pixels: np.ndarray
+) -> None:
+    explanation = classifier.explain(pixels)
+    space, top = explanation.decision_space, explanation.prediction.top.name
+    assert space is not None
+    assert space.means[0].class_name == top
+    # Log-odds at T = 1 are (boundary - x)·Δ, by the docstring of DecisionSpace.
+    first, second = (point.class_name for point in space.means[:2])
+    raw = {c.name: c.raw_probability for c in explanation.prediction.classes}
+    distance = space.means[1].x - space.means[0].x
+    np.testing.assert_allclose(
+        (space.boundary - space.x) * distance,
+        np.log(raw[first] / raw[second]),
+        rtol=1e-6,
+        atol=1e-6,
+    )
+    assert [c.class_name for c in explanation.nearby] != []
+    assert all(c.class_name != top for c in explanation.nearby)
+    assert list(explanation.nearby) == sorted(explanation.nearby, key=lambda c: c.distance)
+
+
+def test_every_prediction_set_holds_the_most_probable_class(
+    classifier: TrustedClassifier, pixels: np.ndarray
+) -> None:
+    answer = classifier.classify(pixels)
+    assert {s.method for s in answer.conformal_sets} == set(SetMethod)
+    assert all(answer.top.name in s.classes for s in answer.conformal_sets)
+    assert answer.conformal in answer.conformal_sets

@@ -183,7 +183,7 @@ def test_p_values_reach_the_smallest_that_is_reported(calibrated):
         significance=Significance(alpha=ALPHA, coverage=COVERAGE),
         class_names=CLASSES,
         versions=Versions(weights="", calibration="", policy="", taxonomy="", software=""),
-        coverage_measured=None,
+        measured={},
     )
     assert found.verdict is Verdict.UNKNOWN
     assert found.combined.p_value == found.combined.smallest_p == 1 / (COUNT_B + 1)
