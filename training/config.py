@@ -276,6 +276,9 @@ def digest(config: FitConfig) -> str:
         "reestimate_images",
     ):
         del values[key]
+    # Came later: runs that were started without it keep their digest.
+    if values["mixture"]["means"] == MixtureConfig().means:
+        del values["mixture"]["means"]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

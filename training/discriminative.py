@@ -23,8 +23,8 @@ from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ibinn.errors import CheckpointError, DataError
 from ibinn.decoding import Pixels
+from ibinn.errors import CheckpointError, DataError
 from ibinn.images import Preprocessing
 from training.checkpoint import write_atomically
 from training.config import FitConfig, digest
@@ -39,6 +39,9 @@ PEAK_RATE = 0.1
 """Learning rate of SGD for batches of 128; proportional to the batch."""
 
 WEIGHT_DECAY = 5e-4
+
+CHECKPOINT = "softmax.pt"
+"""Name of the file in a run's folder that the run goes on from."""
 
 Progress = Callable[[int, int, float, float], None]
 """Called after an epoch with (epoch, of how many, mean loss, training accuracy)."""
@@ -66,16 +69,21 @@ class SoftmaxClassifier(nn.Module):
         return F.cross_entropy(logits, labels, label_smoothing=label_smoothing), logits
 
 
-def resnet(classes: int, side: int) -> SoftmaxClassifier:
+def resnet(classes: int, side: int, *, width: int = 24) -> SoftmaxClassifier:
     """timm's ResNet with two basic blocks per stage and 24 to 192 channels (1.6 M parameters).
 
     Small inputs keep their resolution in the first layer, as usual for CIFAR.
+
+    Args:
+        classes: K.
+        side: Side of the input in pixels.
+        width: Channels of the first stage; each further one has twice as many.
     """
     # timm annotates the class of a block as a block.
     network: nn.Module = ResNet(
         BasicBlock,  # type: ignore[arg-type]
         layers=(2, 2, 2, 2),
-        channels=(24, 48, 96, 192),
+        channels=(width, 2 * width, 4 * width, 8 * width),
         num_classes=classes,
     )
     if side <= SMALL_SIDE:
@@ -144,7 +152,7 @@ def train_softmax(
         seed=config.seed,
         workers=config.workers,
     )
-    path = out / "softmax.pt"
+    path = out / CHECKPOINT
     identity = _identity(config, epochs, rate, weight_decay, train)
     first, seconds = _restore(path, identity, model, optimizer)
     total = epochs * loader.steps_per_epoch
@@ -188,6 +196,14 @@ def train_softmax(
         if progress is not None:
             progress(epoch + 1, epochs, loss_sum / images, correct / images)
     return TrainedSoftmax(model=model.eval(), epochs=epochs, seconds=seconds)
+
+
+def trained_seconds(out: Path) -> float:
+    """Training time so far of the run whose checkpoint lies in a folder; 0 without one."""
+    path = out / CHECKPOINT
+    if not path.exists():
+        return 0.0
+    return float(torch.load(path, weights_only=True, map_location="cpu")["seconds"])
 
 
 @torch.no_grad()
