@@ -10,11 +10,12 @@ BUNDLE ?= ibinn/models/cifar10-small
 DATA_SOURCE ?= $(or $(IBINN_SHARED),../shared)/data
 DATASETS ?= cifar10 tiny-imagenet mnist
 PYTEST_ARGS ?=
+REPORT_ARGS ?=
 
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := setup
-.PHONY: setup demo serve test test-all check format proto data train-default clean distclean help
+.PHONY: setup demo serve test test-all check format proto data train-default trust-report bench-trust study-small clean distclean help
 
 setup: $(STAMP) ## build .venv with the commands ibinn, ibinn-serve, ibinn-train (default)
 
@@ -58,6 +59,16 @@ data: ## unpack the data sets (DATASETS) from DATA_SOURCE into data/
 
 train-default: $(STAMP) data ## train the embedded model again (two cores: about two hours)
 	$(BIN)/ibinn-train fit --recipe cifar10-small --data data/cifar10 --out runs/cifar10-small
+
+trust-report: $(STAMP) data ## measure the embedded model anew: out/trust-report/report.html (tens of minutes)
+	$(BIN)/ibinn-train evaluate $(BUNDLE) --data data/cifar10 --out out/trust-report $(REPORT_ARGS)
+
+bench-trust: $(STAMP) ## what scoring and heatmaps cost beside the forward pass: out/trust-benchmarks.json
+	@mkdir -p out
+	$(BIN)/python -m tests.benchmarks.bench_trust --out out/trust-benchmarks.json
+
+study-small: $(STAMP) data ## baselines and the γ series on digits and MNIST (two cores: under 30 minutes)
+	$(BIN)/ibinn-train study small --data data --out runs/study-small --accelerator cpu
 
 clean: ## remove caches and outputs (not .venv, data, runs)
 	rm -rf out build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

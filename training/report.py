@@ -6,6 +6,7 @@ The page loads nothing: style and figures are inside it, and its content policy 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -79,9 +80,7 @@ def render_html(
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(
-        pct=percent, rate=rate_text, num=number, sci=scientific, missed=miss_text
-    )
+    environment.filters.update(filters())
     template = resources.files("training").joinpath("report.html.j2").read_text("utf-8")
     alpha = evaluation.model.alpha
     parts = {c.name: fragment(c, environment) for c in evaluation.chapters}
@@ -100,6 +99,17 @@ def render_html(
         first=[parts[name] for name in FIRST_CHAPTERS if name in parts],
         chapters=[part for name, part in parts.items() if name not in FIRST_CHAPTERS],
     )
+
+
+def filters() -> dict[str, Callable[..., str]]:
+    """The filters of the report's templates."""
+    return {
+        "pct": percent,
+        "rate": rate_text,
+        "num": number,
+        "sci": scientific,
+        "missed": miss_text,
+    }
 
 
 def is_cifar10(evaluation: Evaluation) -> bool:
