@@ -8,6 +8,8 @@ import math
 from datetime import datetime
 from typing import TypeAlias
 
+import numpy as np
+
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 
@@ -15,10 +17,10 @@ def json_line(value: object, **first: Json) -> str:
     """``value`` (a result dataclass) as one line of JSON, keys in the order of its fields.
 
     Args:
-        value: A dataclass of `ibinn.types` without arrays.
+        value: A dataclass of `ibinn.types`.
         first: Keys set before the fields, such as the file's name.
 
-    Numbers that JSON does not have (NaN, infinities) become null.
+    Arrays become lists of rows. Numbers that JSON does not have (NaN, infinities) become null.
     """
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         raise TypeError(f"expected a result dataclass, got {type(value).__name__}")
@@ -34,6 +36,8 @@ def _plain(value: object) -> Json:
         return str(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, dict):

@@ -33,8 +33,12 @@ from ibinn.types import (
     WorstGroup,
 )
 
+_FIGURES = (
+    "accuracy", "top1", "top_label_ece", "raw_top_label_ece", "geometric_mean", "oce", "augrc",
+)  # fmt: skip
 _SUFFIXES = ("low", "high", "count", "floor")
 _COVERAGE = re.compile(r"(?P<method>plain|raps)_coverage@(?P<target>0\.\d+)")
+_OF_COVERAGE = re.compile(r"(plain|raps)_(coverage_not_flagged|set_size)@0\.\d+")
 _RISK = re.compile(r"selective_risk@(?P<share>0\.\d+)")
 _COMPARED = re.compile(r"(?P<figure>[a-z_0-9]+(?:@[0-9.]+)?)/(?P<comparator>.+)")
 _WORST = re.compile(r"(?P<figure>[a-z_0-9]+(?:@[0-9.]+)?):(?P<group>.+)")
@@ -83,6 +87,24 @@ def model_report(figures: Mapping[str, float]) -> ModelReport | None:
         ),
     )
     return None if report == ModelReport() else report
+
+
+def other_figures(figures: Mapping[str, float]) -> dict[str, float]:
+    """The figures whose names are outside of the grammar, which `model_report` leaves out."""
+    return {name: value for name, value in figures.items() if not _is_typed(figures, name)}
+
+
+def _is_typed(figures: Mapping[str, float], name: str) -> bool:
+    if _is_part(figures, name):
+        return _is_typed(figures, name.rpartition("_")[0])
+    if name in _FIGURES or any(
+        pattern.fullmatch(name) for pattern in (_COVERAGE, _OF_COVERAGE, _RISK, _WORST)
+    ):
+        return True
+    # Of a comparison both halves are needed: theirs and the difference.
+    return bool(_COMPARED.fullmatch(name) and name.replace("/", "-", 1) in figures) or any(
+        other.replace("/", "-", 1) == name and _COMPARED.fullmatch(other) for other in figures
+    )
 
 
 def _coverages(figures: Mapping[str, float]) -> tuple[MeasuredCoverage, ...]:

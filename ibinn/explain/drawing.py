@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from ibinn.explain.lettering import drawable, font, line_height, write
 from ibinn.explain.overlays import Colour, deviations, overlay, tinted
-from ibinn.types import ClassScore, Explanation, Heatmap, Prediction, Verdict
+from ibinn.types import ClassScore, Explanation, Prediction, Verdict
 
 __all__ = ["SheetRow", "deviations", "explanation_sheet", "overlay"]
 
@@ -55,6 +55,15 @@ class SheetRow:
     title: str
     explanation: Explanation
     original: Pixels | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Panel:
+    """A map with its words: what it is of, and the name of what it adds up to."""
+
+    title: str
+    total: str
+    values: npt.NDArray[np.float64]
 
 
 def explanation_sheet(rows: Sequence[SheetRow | tuple[str, Explanation]]) -> Image.Image:
@@ -105,7 +114,7 @@ def _head(pictures: int) -> Image.Image:
 
 
 def _row(row: SheetRow, pictures: int) -> Image.Image:
-    lines = math.ceil(len(row.explanation.heatmaps) / _MAPS)
+    lines = math.ceil(len(_panels(row.explanation)) / _MAPS)
     room = _WORDS_HEIGHT + lines * 2 * _CELL  # cut below to what is used
     strip = Image.new("RGB", (_page_width(pictures), room), "white")
     draw = ImageDraw.Draw(strip)
@@ -200,45 +209,59 @@ def _figures(prediction: Prediction) -> list[str]:
     if prediction.conformal is not None:
         names = ", ".join(prediction.conformal.classes)
         lines.append(f"{100 * prediction.conformal.target_coverage:g} % class set: {names}")
+    if (decision := prediction.decision) is not None:
+        what = decision.action.value.replace("_", " ")
+        if decision.class_name is not None:
+            what += f" {decision.class_name}"
+        lines.append(f"decision: {what} (rule {decision.rule})")
     return lines
 
 
 def _heatmaps(strip: Image.Image, at: tuple[int, int], explanation: Explanation) -> float:
-    """The heatmaps, three side by side, on one scale, over their colour bar in nats."""
+    """The maps, three side by side, on one scale, over their colour bar in nats."""
     left, y = at
     draw = ImageDraw.Draw(strip)
-    maps = explanation.heatmaps
+    maps = _panels(explanation)
     if not maps:
         width = _MAPS * (_CELL + _GAP) - _GAP
         return write(draw, (left, y), "no heatmap for this network", font(15), _DIM, width=width)
-    scale = max(float(np.abs(deviations(heatmap.values)).max()) for heatmap in maps)
+    scale = max(float(np.abs(deviations(panel.values)).max()) for panel in maps)
     bottom = float(y)
     for start in range(0, len(maps), _MAPS):
         ends = [
             _heatmap(
                 strip,
                 (left + place * (_CELL + _GAP), round(bottom)),
-                heatmap,
+                panel,
                 image=explanation.image,
                 scale=scale,
             )
-            for place, heatmap in enumerate(maps[start : start + _MAPS])
+            for place, panel in enumerate(maps[start : start + _MAPS])
         ]
         bottom = max(ends) + 10
     return _colour_bar(strip, (left, round(bottom)), scale)
 
 
+def _panels(explanation: Explanation) -> list[_Panel]:
+    panels = [
+        _Panel(title=heatmap.class_name, total="log q", values=heatmap.values)
+        for heatmap in explanation.heatmaps
+    ]
+    if (contrast := explanation.contrast) is not None:
+        title = f"{contrast.class_name} against {contrast.versus}"
+        panels.append(_Panel(title=title, total="log-odds", values=contrast.values))
+    return panels
+
+
 def _heatmap(
-    strip: Image.Image, at: tuple[int, int], heatmap: Heatmap, *, image: Pixels, scale: float
+    strip: Image.Image, at: tuple[int, int], panel: _Panel, *, image: Pixels, scale: float
 ) -> float:
     x, y = at
-    drawn = overlay(image, heatmap.values, scale=scale, size=_CELL)
+    drawn = overlay(image, panel.values, scale=scale, size=_CELL)
     strip.paste(Image.fromarray(drawn), (x, y))
     draw = ImageDraw.Draw(strip)
-    bottom = write(
-        draw, (x, y + _CELL + 8), heatmap.class_name, font(15, "bold"), _INK, width=_CELL
-    )
-    total = f"sum = log q = {_signed(float(np.sum(heatmap.values)))} nats"
+    bottom = write(draw, (x, y + _CELL + 8), panel.title, font(15, "bold"), _INK, width=_CELL)
+    total = f"sum = {panel.total} = {_signed(float(np.sum(panel.values)))} nats"
     return write(draw, (x, bottom), total, font(13), _DIM, width=_CELL, max_lines=2)
 
 

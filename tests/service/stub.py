@@ -14,26 +14,80 @@ from PIL import Image
 
 from ibinn.decoding import DecodedImage, Limits, decode
 from ibinn.types import (
+    Action,
+    ClassPoint,
     ClassScore,
+    Comparison,
     ConformalSet,
+    Decision,
+    DecisionSpace,
     Explanation,
     Group,
     Heatmap,
     InputInfo,
+    Measured,
+    MeasuredCoverage,
     ModelInfo,
+    ModelReport,
+    NearbyClass,
     ObservedAccuracy,
+    PolicyInfo,
     Prediction,
     Region,
+    SelectiveRisk,
+    SetMethod,
     TestInfo,
     TestKind,
     TestResult,
     Verdict,
     Versions,
+    WorstGroup,
 )
 
 CLASSES = ("cat", "dog", "ship")
 VERSIONS = Versions(
     weights="a" * 64, calibration="b" * 64, policy="c" * 64, taxonomy="animals-1", software="0.1.0"
+)
+REPORT = ModelReport(
+    accuracy=Measured(value=0.79, low=0.78, high=0.8, count=10_000),
+    top_label_ece=Measured(value=0.0, floor=0.012),
+    raw_top_label_ece=Measured(value=0.03),
+    overconfidence=Measured(value=1.2, low=0.3, high=3.0, count=0),
+    coverages=(
+        MeasuredCoverage(
+            method=SetMethod.RAPS,
+            target=0.9,
+            coverage=Measured(value=0.91, count=10_000),
+            not_flagged=Measured(value=0.9),
+            mean_size=1.5,
+        ),
+        MeasuredCoverage(
+            method=SetMethod.PLAIN, target=0.95, coverage=Measured(value=0.95, count=10_000)
+        ),
+    ),
+    selective_risks=(SelectiveRisk(coverage=0.8, risk=Measured(value=0.02)),),
+    augrc=Measured(value=0.05, low=0.04, high=0.06),
+    comparisons=(
+        Comparison(
+            comparator="resnet",
+            figure="augrc",
+            theirs=0.07,
+            difference=Measured(value=-0.02, low=-0.03, high=-0.01),
+        ),
+    ),
+    worst_groups=(
+        WorstGroup(figure="accuracy", group="cat", value=Measured(value=0.6, count=1000)),
+    ),
+)
+POLICY = PolicyInfo(
+    name="strict",
+    digest="f" * 64,
+    alpha=0.02,
+    max_risk=0.02,
+    delta=0.05,
+    threshold=0.9,
+    costs=("asking a person: 0.2",),
+    priors=(("cat", 0.5), ("dog", 0.5), ("ship", 0.0)),
 )
 INFO = ModelInfo(
     name="stub",
@@ -73,6 +127,43 @@ INFO = ModelInfo(
     intended_use="tests",
     training_data="none",
     explainable=True,
+    report=REPORT,
+    erased=("Detail finer than 8×8 pixels.",),
+    policy=POLICY,
+)
+
+
+PLAIN_SET = ConformalSet(classes=("dog",), target_coverage=0.95, measured_coverage=0.948)
+RAPS_SET = ConformalSet(
+    classes=("dog", "cat"), target_coverage=0.9, measured_coverage=None, method=SetMethod.RAPS
+)
+ACCEPTED = Decision(
+    action=Action.ACCEPT,
+    class_name="dog",
+    rule="accepted",
+    reason="Acting on dog is cheap.",
+    expected_cost=0.0,
+)
+DEFERRED = Decision(
+    action=Action.DEFER,
+    class_name=None,
+    rule="not_assessed",
+    reason="A person decides.",
+    expected_cost=None,
+)
+NEARBY = (
+    NearbyClass(class_name="cat", distance=3.0, overlap=0.067),
+    NearbyClass(class_name="ship", distance=9.0, overlap=0.0),
+)
+SPACE = DecisionSpace(
+    x=-1.5,
+    y=2.0,
+    boundary=0.0,
+    dims=2,
+    means=(
+        ClassPoint(class_name="dog", x=-1.5, y=0.0, radius=2.1, probability=0.7),
+        ClassPoint(class_name="cat", x=1.5, y=0.0, radius=2.2, probability=0.3),
+    ),
 )
 
 
@@ -115,7 +206,8 @@ def make_prediction(**changes: Any) -> Prediction:
         entropy=0.61,
         temperature=1.25,
         bits_per_dim=4.4,
-        conformal=ConformalSet(classes=("dog",), target_coverage=0.95, measured_coverage=0.948),
+        conformal=PLAIN_SET,
+        conformal_sets=(PLAIN_SET, RAPS_SET),
         tests=(
             make_test("log_q_x.typicality"),
             make_test("log_q_z.two_tailed", group=Group.STYLE, kind=TestKind.TWO_TAILED),
@@ -140,8 +232,20 @@ def make_prediction(**changes: Any) -> Prediction:
     return dataclasses.replace(prediction, **changes)
 
 
+def make_heatmap(name: str) -> Heatmap:
+    """A heatmap, different for each class."""
+    values = np.linspace(-1.0, (1 + CLASSES.index(name)) / 3, 12).reshape(3, 4)
+    return Heatmap(
+        class_name=name,
+        values=values,
+        log_posterior=float(values.sum()),
+        completeness_error=1e-12,
+    )
+
+
 NOT_CALIBRATED = make_prediction(
     conformal=None,
+    conformal_sets=(),
     tests=(make_test("log_q_x.typicality", p=None),),
     combined=None,
     verdict=Verdict.NOT_ASSESSED,
@@ -154,6 +258,7 @@ UNKNOWN = make_prediction(
     verdict=Verdict.UNKNOWN,
     reason="unlike every calibration image",
     observed_accuracy=None,
+    driver=Group.PIXEL,
 )
 
 
@@ -200,19 +305,17 @@ class StubClassifier:
         self, prepared: Sequence[Any], classes: Sequence[str] | None = None
     ) -> list[Explanation]:
         self._begin("explain", len(prepared))
-        values = np.linspace(-1.0, 1 / 3, 12).reshape(3, 4)
         seen = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
-        heatmaps = tuple(
-            Heatmap(
-                class_name=name,
-                values=values,
-                log_posterior=float(values.sum()),
-                completeness_error=1e-12,
-            )
-            for name in classes or CLASSES
-        )
+        heatmaps = tuple(make_heatmap(name) for name in classes or CLASSES)
         return [
-            Explanation(prediction=self._answer(image), heatmaps=heatmaps, image=seen)
+            Explanation(
+                prediction=self._answer(image),
+                heatmaps=heatmaps,
+                image=seen,
+                nearby=NEARBY,
+                receptive_field_px=5.5,
+                decision_space=SPACE,
+            )
             for image in prepared
         ]
 

@@ -15,15 +15,29 @@ from PIL import Image
 
 from ibinn.client import Client
 from ibinn.errors import ImageError, InternalServerError
-from ibinn.types import Group, Prediction, TestKind, Verdict
-from ibinn.v1 import answer_pb2
+from ibinn.types import (
+    Action,
+    ContrastChoice,
+    Group,
+    HeatmapSize,
+    Prediction,
+    SetMethod,
+    TestKind,
+    Verdict,
+)
+from ibinn.v1 import answer_pb2, classification_service_pb2
 from service import converters
 from tests.service.running import running
 from tests.service.stub import (
+    ACCEPTED,
+    DEFERRED,
     INFO,
+    NEARBY,
     NOT_CALIBRATED,
+    SPACE,
     UNKNOWN,
     StubClassifier,
+    make_heatmap,
     make_prediction,
     make_test,
     png,
@@ -42,10 +56,16 @@ def without_receipt(prediction: Prediction, like: Prediction) -> Prediction:
         NOT_CALIBRATED,
         UNKNOWN,
         make_prediction(verdict=Verdict.AMBIGUOUS),
+        make_prediction(decision=ACCEPTED),
+        make_prediction(decision=DEFERRED),
+        make_prediction(decision=dataclasses.replace(DEFERRED, action=Action.REJECT_INPUT)),
         make_prediction(tests=tuple(make_test(kind.name, kind=kind) for kind in TestKind)),
         make_prediction(tests=tuple(make_test(group.name, group=group) for group in Group)),
     ],
-    ids=["not_flagged", "not_calibrated", "unknown", "ambiguous", "all_kinds", "all_groups"],
+    ids=[
+        *("not_flagged", "not_calibrated", "unknown", "ambiguous"),
+        *("accepted", "deferred", "input_rejected", "all_kinds", "all_groups"),
+    ],
 )
 async def test_client_returns_the_prediction_that_the_model_gave(prediction: Prediction) -> None:
     async with running(StubClassifier(prediction)) as run:
@@ -82,6 +102,8 @@ async def test_explanation_comes_through_bit_by_bit() -> None:
         )
     np.testing.assert_array_equal(answer.image, expected.image)
     assert answer.image.dtype == np.uint8
+    assert (answer.nearby, answer.decision_space) == (NEARBY, SPACE)
+    assert (answer.receptive_field_px, answer.contrast) == (5.5, None)
     assert answer.prediction.receipt is not None
     assert dataclasses.replace(answer.prediction, receipt=None) == expected.prediction
 
@@ -90,6 +112,38 @@ async def test_explain_without_classes_lets_the_model_choose() -> None:
     async with running() as run:
         answer = await run.client.explain(png())
     assert [heatmap.class_name for heatmap in answer.heatmaps] == list(INFO.classes)
+
+
+@pytest.mark.parametrize("size", HeatmapSize)
+@pytest.mark.parametrize("classes", [None, ["ship"]])
+async def test_contrast_and_size_are_those_that_were_asked_for(
+    size: HeatmapSize, classes: list[str] | None
+) -> None:
+    contrast = ContrastChoice(class_name="ship")
+    async with running() as run:
+        answer = await run.client.explain(
+            png(), classes=classes, contrast=contrast, heatmap_size=size
+        )
+    shape = (8, 8) if size is HeatmapSize.IMAGE else (3, 4)
+    shown = classes or ["dog", "cat"]  # the classes of the stub's answer, most probable first
+    assert [heatmap.class_name for heatmap in answer.heatmaps] == shown
+    for heatmap in answer.heatmaps:
+        whole = make_heatmap(heatmap.class_name)
+        assert heatmap.values.shape == shape
+        assert heatmap.values.sum() == pytest.approx(whole.values.sum(), abs=1e-12)
+        assert heatmap.completeness_error < 1e-11
+    assert answer.contrast is not None
+    assert (answer.contrast.class_name, answer.contrast.versus) == ("ship", "dog")
+    assert answer.contrast.values.shape == shape
+    odds = make_heatmap("ship").log_posterior - make_heatmap("dog").log_posterior
+    assert answer.contrast.log_odds == pytest.approx(odds)
+    assert answer.contrast.values.sum() == pytest.approx(odds, abs=1e-12)
+
+
+async def test_model_without_report_and_policy_says_so() -> None:
+    info = dataclasses.replace(INFO, report=None, policy=None, erased=())
+    async with running(StubClassifier(info=info)) as run:
+        assert await run.client.model() == info
 
 
 async def test_model_info_comes_through_whole() -> None:
@@ -103,7 +157,16 @@ async def test_synchronous_client_gives_the_same_answers() -> None:
             assert client.model() == INFO
             prediction = client.classify(png())
             assert without_receipt(prediction, make_prediction()) == make_prediction()
-            assert client.explain(png(), classes=["dog"]).heatmaps[0].class_name == "dog"
+            explained = client.explain(
+                png(),
+                classes=["dog"],
+                contrast=ContrastChoice(versus="cat"),
+                heatmap_size=HeatmapSize.IMAGE,
+            )
+            assert explained.heatmaps[0].class_name == "dog"
+            assert explained.heatmaps[0].values.shape == (8, 8)
+            assert explained.contrast is not None
+            assert explained.contrast.versus == "cat"
 
     async with running() as run:
         await asyncio.to_thread(ask, run.addresses.grpc)
@@ -156,12 +219,34 @@ def test_client_does_not_take_a_verdict_it_does_not_know_for_another() -> None:
         answers.prediction(message)
 
 
+def test_client_does_not_act_on_an_action_it_does_not_know() -> None:
+    from ibinn.client import answers
+
+    message = converters.classification(make_prediction(decision=ACCEPTED))
+    message.decision.action = 99  # type: ignore[assignment]
+    with pytest.raises(InternalServerError, match="action number 99"):
+        answers.prediction(message)
+
+
+def test_sets_of_a_server_that_knows_no_methods_are_plain() -> None:
+    from ibinn.client import answers
+
+    message = converters.classification(make_prediction())
+    message.conformal_set.ClearField("method")
+    read = answers.prediction(message)
+    assert read.conformal is not None
+    assert read.conformal.method is SetMethod.PLAIN
+
+
 @pytest.mark.parametrize(
     ("ours", "wire", "prefix"),
     [
         (Verdict, answer_pb2.Verdict, "VERDICT_"),
         (Group, answer_pb2.TestGroup, "TEST_GROUP_"),
         (TestKind, answer_pb2.TestKind, "TEST_KIND_"),
+        (Action, answer_pb2.Action, "ACTION_"),
+        (SetMethod, answer_pb2.SetMethod, "SET_METHOD_"),
+        (HeatmapSize, classification_service_pb2.HeatmapSize, "HEATMAP_SIZE_"),
     ],
 )
 def test_every_name_has_a_number_on_the_wire(ours: type, wire: object, prefix: str) -> None:

@@ -8,6 +8,7 @@ import io
 import logging
 import struct
 import zlib
+from typing import Any
 
 import grpc
 import pytest
@@ -16,6 +17,7 @@ from PIL import Image
 
 from ibinn import errors
 from ibinn.client import AsyncClient
+from ibinn.types import ContrastChoice, HeatmapSize
 from ibinn.v1 import classification_service_pb2 as service
 from ibinn.v1.classification_service_pb2_grpc import ClassificationServiceStub
 from tests.service.running import failed, running, settings
@@ -183,13 +185,40 @@ async def test_class_that_the_model_does_not_know_is_not_found() -> None:
         assert run.stub.batches == []
 
 
-async def test_class_named_twice_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("field", "options"),
+    [
+        ("classes", {"classes": ["cat", "cat"]}),
+        ("contrast.versus", {"contrast": {"class_name": "cat", "versus": "cat"}}),
+        ("heatmap_size", {"heatmap_size": 99}),
+    ],
+)
+async def test_option_that_is_not_valid_is_refused_by_name(
+    field: str, options: dict[str, Any]
+) -> None:
     async with running() as run:
         call = ClassificationServiceStub(run.channel).Explain
-        request = service.ExplainRequest(image=png(), classes=["cat", "cat"])
-        error, details = await failed(call(request))
+        error, details = await failed(call(service.ExplainRequest(image=png(), **options)))
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert details[BadRequest].field_violations[0].field == "classes"
+        assert details[BadRequest].field_violations[0].field == field
+        assert details[ErrorInfo].reason == "REQUEST_INVALID"
+        assert run.stub.batches == []
+
+
+async def test_heatmaps_too_large_for_one_answer_are_refused_before_they_are_computed() -> None:
+    large = dataclasses.replace(INFO, input_side=1024)
+    async with running(StubClassifier(info=large)) as run:
+        with pytest.raises(errors.InvalidImageError, match="the limit is 1,000,000"):
+            await run.client.explain(png(), heatmap_size=HeatmapSize.IMAGE)
+        assert run.stub.batches == []
+        assert (await run.client.explain(png(), classes=["cat"])).heatmaps
+
+
+async def test_contrast_with_a_class_that_the_model_does_not_know_is_not_found() -> None:
+    async with running() as run:
+        with pytest.raises(errors.NotFoundError, match="'horse'"):
+            await run.client.explain(png(), contrast=ContrastChoice(versus="horse"))
+        assert run.stub.batches == []
 
 
 async def test_network_without_heatmaps_is_a_failed_precondition() -> None:

@@ -1,0 +1,21 @@
+"""How results look on a terminal, as rich renderables.
+
+Functions of the values of `ibinn.types`; nothing here prints. Colour stands only in styles, so
+that a console without colour shows the same words.
+"""
+
+from ibinn.rendering.answers import prediction_block, predictions_table
+from ibinn.rendering.explanations import explanation_block
+from ibinn.rendering.models import model_block
+from ibinn.rendering.words import ACTION_STYLES, VERDICT_STYLES, bar, printable
+
+__all__ = [
+    "ACTION_STYLES",
+    "VERDICT_STYLES",
+    "bar",
+    "explanation_block",
+    "model_block",
+    "prediction_block",
+    "predictions_table",
+    "printable",
+]
