@@ -102,9 +102,10 @@ def corrupt(pixels: Pixels, name: str, severity: int, *, seed: int) -> Pixels:
         raise DataError(
             f"image is {pixels.dtype} of shape {pixels.shape}; expected uint8 (height, width, 3)"
         )
-    content = zlib.crc32(np.ascontiguousarray(pixels))
+    content = zlib.crc32(pixels.tobytes())
     rng = np.random.default_rng([seed, zlib.crc32(name.encode()), content])
-    parameters = corruption.parameters(*pixels.shape[:2], severity)
+    height, width, _ = pixels.shape
+    parameters = corruption.parameters(height, width, severity)
     return to_8_bit(corruption.apply(unit(pixels), parameters, rng))
 
 
@@ -164,13 +165,15 @@ def _snow(image: FloatArray, p: Parameters, rng: np.random.Generator) -> FloatAr
 
 def _frost(image: FloatArray, p: Parameters, rng: np.random.Generator) -> FloatArray:
     keep, weight = p
-    return keep * image + weight * filters.frost_texture(*image.shape[:2], rng)
+    height, width, _ = image.shape
+    return keep * image + weight * filters.frost_texture(height, width, rng)
 
 
 def _fog(image: FloatArray, p: Parameters, rng: np.random.Generator) -> FloatArray:
     weight, decay = p
     brightest = float(image.max())
-    thick = image + weight * filters.plasma(*image.shape[:2], decay, rng)[:, :, None]
+    height, width, _ = image.shape
+    thick = image + weight * filters.plasma(height, width, decay, rng)[:, :, None]
     return thick * brightest / (brightest + weight)
 
 
@@ -189,7 +192,7 @@ def _contrast(image: FloatArray, p: Parameters, rng: np.random.Generator) -> Flo
 
 
 def _elastic_transform(image: FloatArray, p: Parameters, rng: np.random.Generator) -> FloatArray:
-    height, width = image.shape[:2]
+    height, width, _ = image.shape
     strength, smoothness, jolt = (share * min(height, width) for share in p)
     jolted = filters.warp(image, *filters.jolted_positions(height, width, jolt, rng))
     rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
@@ -201,7 +204,7 @@ def _elastic_transform(image: FloatArray, p: Parameters, rng: np.random.Generato
 
 def _pixelate(image: FloatArray, p: Parameters, rng: np.random.Generator) -> FloatArray:
     (share,) = p
-    height, width = image.shape[:2]
+    height, width, _ = image.shape
     whole = Image.fromarray(to_8_bit(image))
     size = (max(1, int(width * share)), max(1, int(height * share)))
     coarse = whole.resize(size, Image.Resampling.BOX)
