@@ -16,7 +16,7 @@ from ibinn.assessment import COMBINED
 from ibinn.calibration import calibration_report
 from ibinn.conformal import CoverageReport, coverage_report
 from ibinn.errors import DataError, NotCalibratedError
-from ibinn.images import JpegStep, PreprocessingConfig
+from ibinn.images import JpegStep
 from ibinn.ood.p_values import attainable_count, beta_binomial_interval
 from ibinn.types import ModelInfo, TestInfo, Verdict
 from training.chapters.registry import Chapter
@@ -162,7 +162,7 @@ def evaluate(
             worst=float(np.max(model.round_trip_errors(exact))),
             limit=ROUND_TRIP_LIMIT,
         ),
-        erased=erased_by(model.preprocessing.config),
+        erased=model.preprocessing.erased(),
         histograms=histograms(in_scores, out_scores),
         rocs=tuple(
             roc(name, in_scores.unusual[COMBINED], out.unusual[COMBINED])
@@ -173,29 +173,6 @@ def evaluate(
         facts=tuple(facts),
         chapters=chapters(scorer, in_scores, out_scores) if chapters is not None else (),
     )
-
-
-def erased_by(config: PreprocessingConfig) -> tuple[str, ...]:
-    """What the preprocessing takes away, which no test behind it can detect."""
-    side = config.side
-    words = [
-        f"Detail finer than {side}×{side} pixels: every image is reduced to that size before "
-        "anything looks at it.",
-        "Transparency (shown over white), metadata, colour profiles, and more than 8 bits per "
-        "channel.",
-    ]
-    if config.fit == "crop":
-        words.insert(1, "What lies outside the centre square of the image.")
-    else:
-        words.insert(1, "The proportions of images that are not square: they are squashed.")
-    if config.jpeg is not None:
-        words.append(
-            f"What JPEG at quality {config.jpeg.quality} with {config.jpeg.subsampling} chroma "
-            "drops: faint noise (of about 0.015 of the pixel range and below), colour detail "
-            "finer than two pixels, and the traces of earlier compression. Images that differ "
-            "only there get nearly the same answer."
-        )
-    return tuple(words)
 
 
 def _checked(model: EvaluatedClassifier, test: LabelledImages) -> ReferenceLike:

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from ibinn.assessment import COMBINED
+from ibinn.assessment import COMBINED, coverage_figure
 from ibinn.calibration import CalibrationReport
 from ibinn.conformal import Coverage, CoverageReport
 from ibinn.manifest import Detection
 from ibinn.metrics import DetectionAtAlpha, DetectionReport, clopper_pearson
-from ibinn.types import Group, TestKind
+from ibinn.types import Group, SetMethod, TestKind
 from training.chapters.registry import Chapter, headline
 from training.checkpoint import CurvePoint
 from training.ood_sets import LeftOut
@@ -371,16 +371,31 @@ class Evaluation:
 
     def headline(self) -> dict[str, float]:
         """The few figures that go into the bundle's manifest."""
+        after, overconfidence = self.calibrated, self.calibrated.overconfidence
+        mean, floor = after.thesis.with_mean_confidence, after.thesis_floor_with_mean_confidence
         figures: list[tuple[str, float | None]] = [
             ("top1", self.accuracy.value),
+            ("accuracy", self.accuracy.value),
+            ("accuracy_low", self.accuracy.low),
+            ("accuracy_high", self.accuracy.high),
+            ("accuracy_count", self.accuracy.count),
             ("bits_per_dim", self.bits_per_dim),
-            ("nll_nats", self.calibrated.nll_nats),
-            ("top_label_ece", self.calibrated.top_label_ece),
-            ("brier", self.calibrated.brier),
-            ("oce", self.calibrated.overconfidence.value),
+            ("nll_nats", after.nll_nats),
+            ("brier", after.brier),
+            ("top_label_ece", after.top_label_ece),
+            ("top_label_ece_floor", after.top_label_ece_floor),
+            ("raw_top_label_ece", self.raw.top_label_ece),
+            ("raw_top_label_ece_floor", self.raw.top_label_ece_floor),
+            ("geometric_mean", mean.geometric_mean),
+            ("geometric_mean_floor", floor.geometric_mean),
+            ("oce", overconfidence.value),
+            ("oce_low", overconfidence.low),
+            ("oce_high", overconfidence.high),
+            ("oce_count", overconfidence.count),
         ]
         if self.coverage is not None:
-            figures.append(("conformal_coverage", self.coverage.overall.rate))
+            name = coverage_figure(SetMethod.PLAIN, self.coverage.target)
+            figures.append((name, self.coverage.overall.rate))
         combined = next((f for f in self.false_flags if f.test == COMBINED), None)
         if combined is not None:
             figures += [(f"false_flag_rate@{at.alpha:g}", at.rate) for at in combined.at]

@@ -18,7 +18,7 @@ from tests.training.evaluation_stub import (
     make_set,
     pictures,
 )
-from training.evaluate import erased_by, evaluate
+from training.evaluate import evaluate
 from training.evaluation import Evaluation, Rate
 from training.ood_sets import LeftOut, OodCollection, OodSet
 from training.scoring import fitted
@@ -236,10 +236,10 @@ def test_what_is_erased_depends_on_the_preprocessing() -> None:
     stepped = PreprocessingConfig(
         side=32, mean=(0.5,) * 3, std=(0.25,) * 3, fit="squash", jpeg=JpegStep()
     )
-    assert not any("JPEG" in line for line in erased_by(plain))
-    assert any("centre square" in line for line in erased_by(plain))
-    assert any("JPEG" in line for line in erased_by(stepped))
-    assert any("squashed" in line for line in erased_by(stepped))
+    assert not any("JPEG" in line for line in Preprocessing(plain).erased())
+    assert any("centre square" in line for line in Preprocessing(plain).erased())
+    assert any("JPEG" in line for line in Preprocessing(stepped).erased())
+    assert any("squashed" in line for line in Preprocessing(stepped).erased())
 
 
 def test_a_rate_of_nothing_has_no_value() -> None:
