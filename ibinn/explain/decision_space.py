@@ -15,6 +15,7 @@ holds more than that ball, and its radius is found by integration (`radii_of_sha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,6 @@ from scipy.special import ive, ndtr
 from scipy.stats import chi
 from torch import Tensor
 
-from ibinn.classifier import Evidence
 from ibinn.latent import Subspaces
 from ibinn.types import ClassPoint, DecisionSpace
 
@@ -37,8 +37,17 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
 _HALVINGS = 40
 
 
+class Products(Protocol):
+    """What is asked of an image's evidence; `ibinn.classifier.Evidence` has it."""
+
+    @property
+    def mean_products(self) -> Tensor: ...
+    @property
+    def logits(self) -> Tensor: ...
+
+
 def decision_spaces(
-    evidence: Evidence,
+    evidence: Products,
     *,
     subspaces: Subspaces,
     class_names: Sequence[str],
@@ -53,7 +62,7 @@ def decision_spaces(
         x = (z - m)·(μ_2 - μ_1)/Δ,   y² = ‖Pz - m‖² - x²
 
     Args:
-        evidence: Of B images.
+        evidence: Of B images: a (B, K) and w_y + a_y - ½‖μ_y‖² (B, K), float64.
         subspaces: Of the mixture.
         class_names: K names.
         temperature: T of the posterior shown.
@@ -64,9 +73,10 @@ def decision_spaces(
         where the evidence is not finite.
     """
     classes = len(class_names)
-    log_posterior = evidence.log_posterior(temperature=temperature)
+    images = evidence.logits.shape[0]
+    log_posterior = torch.log_softmax(evidence.logits / temperature, dim=1)
     if classes < 2:
-        return (None,) * len(evidence)
+        return (None,) * images
     shown = log_posterior.topk(min(count, classes), dim=1).indices
     products = evidence.mean_products.gather(1, shown)
     gram = subspaces.gram[shown[:, :, None], shown[:, None, :]]
@@ -99,7 +109,7 @@ def decision_spaces(
         )
         if usable[i]
         else None
-        for i in range(len(evidence))
+        for i in range(images)
     )
 
 
@@ -120,6 +130,13 @@ def radii_of_share(
     Returns:
         Radii in standard deviations, same shape.
     """
+    # A mean's distance from the line through two others recurs with every image between them.
+    pairs = np.stack((np.round(y, 9).ravel(), np.asarray(dims, dtype=np.float64).ravel()))
+    unique, where = np.unique(pairs, axis=1, return_inverse=True)
+    return _radii(unique[0], unique[1], share)[where.ravel()].reshape(y.shape)
+
+
+def _radii(y: FloatArray, dims: FloatArray, share: float) -> FloatArray:
     widest: FloatArray = np.asarray(chi.ppf(share, dims), dtype=np.float64)
     off_line = (y > 1e-6) & (dims > 1)
     centre = np.where(off_line, y, 1.0)[..., None]

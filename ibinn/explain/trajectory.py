@@ -101,7 +101,7 @@ def rotate(image: Pixels, strength: float) -> Pixels:
 
 
 def fade(image: Pixels, strength: float) -> Pixels:
-    """Contrast lowered towards the image's mean: (1 - strength) of it is left; strength in [0, 1]."""
+    """Contrast lowered towards the image's mean colour: (1 - strength) of it is left."""
     mean = image.mean(axis=(0, 1))
     return _eight_bit(mean + (1.0 - strength) * (image - mean))
 
