@@ -254,6 +254,39 @@ def calibrate(
 
 
 @app.command()
+def extremes(
+    bundle: Annotated[Path, typer.Argument(help="A calibrated model bundle.")],
+    data: DataOption,
+    out: Annotated[
+        Path, typer.Option(help="Folder of the page; never one that a repository tracks.")
+    ] = Path("runs/extremes"),
+    count: Annotated[int, typer.Option(min=1, help="Images at each end of a statistic.")] = 10,
+    group_by: GroupOption = None,
+    skip_unreadable: SkipOption = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Show the most and least unusual test images by every statistic, on a page for local use.
+
+    It holds images of the data set, which may seldom be passed on.
+    """
+    with reported_errors():
+        from ibinn import bundle as bundles
+        from training.console import Console
+        from training.extremes import check_private, write_page
+        from training.fit import held_out_images
+
+        check_private(out)
+        manifest = bundles.verify(bundle)
+        classifier = bundles.load(bundle, device=device)
+        images = held_out_images(manifest, data, skip_unreadable=skip_unreadable, group_by=group_by)
+        with Console(out, quiet=False) as console:
+            path = write_page(
+                classifier, manifest, images, out, count=count, progress=console.evaluation
+            )
+        typer.echo(f"written: {path} (for local use: it shows images of the data set)")
+
+
+@app.command()
 def comparator(
     bundle: Annotated[Path, typer.Argument(help="The bundle to compare with.")],
     data: DataOption,
