@@ -161,7 +161,8 @@ def group_excess(
     k = attainable_count(tail, calibration_count, TestKind.HIGH_IS_UNUSUAL)
     small = (groups <= tail).sum(axis=1)
     law = betabinom(groups.shape[1], k, calibration_count + 1 - k)
-    return np.clip(law.sf(small - 1), np.finfo(np.float64).tiny, 1.0)
+    found: FloatArray = np.clip(law.sf(small - 1), np.finfo(np.float64).tiny, 1.0)
+    return found
 
 
 def _distance(counts: npt.NDArray[np.int64]) -> FloatArray:

@@ -290,9 +290,9 @@ def _flagged(
     p: Mapping[str, FloatArray], alpha: float
 ) -> tuple[Rate, tuple[tuple[str, float], ...]]:
     adjusted = holm(np.stack(list(p.values()), axis=1))
-    hits = (adjusted <= alpha).any(axis=1)
+    hits = np.count_nonzero(adjusted.min(axis=1) <= alpha)
     single = tuple((name, float(np.mean(values <= alpha))) for name, values in p.items())
-    return Rate.of(int(hits.sum()), len(hits)), single
+    return Rate.of(int(hits), len(adjusted)), single
 
 
 def _listed(
