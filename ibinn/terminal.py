@@ -1,0 +1,36 @@
+"""What the commands share: a console, and errors told without a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from ibinn.errors import IbinnError
+
+PLAIN_WIDTH = 160
+
+
+def console() -> Console:
+    """Console on stdout; wide lines where no terminal sets a width, so that nothing is cut."""
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=PLAIN_WIDTH)
+
+
+@contextmanager
+def reported_errors() -> Iterator[None]:
+    """End with code 2 and a message instead of a traceback on an error of `ibinn`."""
+    try:
+        yield
+    except IbinnError as error:
+        complain(error)
+        raise typer.Exit(2) from error
+
+
+def complain(error: IbinnError, *, image: Path | None = None) -> None:
+    """Tell an error on stderr, with the image it concerns unless the message names it."""
+    where = f"{image}: " if image is not None and str(image) not in str(error) else ""
+    typer.echo(f"ibinn: {where}{error}", err=True)
