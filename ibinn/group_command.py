@@ -5,7 +5,6 @@ Importing this module imports no torch: the classifier is loaded when the comman
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,11 +220,10 @@ def _list_line(judged: JudgedGroup) -> str:
         return f"No image is named unknown at a false discovery rate of {q:g}" + (
             f"; {limit}." if limit else "."
         )
-    most = math.floor(q * count)
     noun = "image is" if count == 1 else "images are"
     return (
-        f"{count} {noun} unknown; at a false discovery rate of {q:g}, about {most} of them "
-        "or fewer are expected to be usual." + (f" Note: {limit}." if limit else "")
+        f"{count} {noun} named unknown; on average over such lists at most {q:.0%} of those named "
+        "are usual." + (f" Note: {limit}." if limit else "")
     )
 
 
