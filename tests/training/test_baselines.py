@@ -89,7 +89,7 @@ def test_a_baseline_learns_and_goes_on_exactly_where_it_stopped(name: str, tmp_p
     preprocessing = Preprocessing(config.preprocessing)
     batch = next(iter(eval_batches(images, preprocessing, batch_size=200)))
     logits = softmax_logits(resumed.model, batch.images.numpy(), preprocessing)
-    assert np.mean(logits.argmax(1) == batch.labels.numpy()) > 0.3
+    assert np.mean(logits.argmax(1) == batch.labels.numpy()) > 0.15  # chance is 0.1
     with pytest.raises(CheckpointError, match="written by another run"):
         train_softmax(
             models()[name], images, tiny_config(batch_size=32), out=tmp_path / "whole", device=CPU

@@ -104,12 +104,14 @@ def conduct(
     started = time.monotonic()
     images = _Images(DataFolder(data), reporter.opening)
     reporter.begin(runs, sum(_finished(out, run) for run in runs))
+    begun = False
     for number, run in enumerate(runs, start=1):
         if _finished(out, run):
             continue
         left = None if stop_after_s is None else stop_after_s - (time.monotonic() - started)
-        if left is not None and left <= 0.0:
+        if begun and left is not None and left <= 0.0:
             break
+        begun = True  # every call gets somewhere, however short its time
         reporter.run(run, number)
         record = _attempt(run, out, images, fabric, left, reporter)
         reporter.done(run, record)

@@ -166,7 +166,7 @@ def _figures(
                 count=len(found.logits),
                 typicality_auroc=_auroc(inside, found, TYPICALITY),
                 combined_auroc=_auroc(inside, found, COMBINED),
-                entropy_increase_nats=_entropy(found.logits) - own_entropy,
+                entropy_increase_nats=_increase(found.logits, over=own_entropy),
             )
             for ood, found in outside
         ),
@@ -224,9 +224,15 @@ def _finished(shown: Images, start: int, preprocessing: Preprocessing) -> npt.ND
 
 
 def _entropy(logits: FloatArray) -> float:
-    """Mean H(y|x) in nats over the images whose logits are finite."""
-    log_p = np.asarray(log_softmax(logits[np.isfinite(logits).all(axis=1)], axis=1))
+    """Mean H(y|x) in nats."""
+    log_p = np.asarray(log_softmax(logits, axis=1))
     return float(-(np.exp(log_p) * log_p).sum(axis=1).mean())
+
+
+def _increase(logits: FloatArray, *, over: float) -> float | None:
+    """Mean H(y|x) over the images whose logits are finite, minus `over`."""
+    finite = logits[np.isfinite(logits).all(axis=1)]
+    return _entropy(finite) - over if len(finite) else None
 
 
 def _manifest(config: FitConfig, images: Prepared) -> Manifest:

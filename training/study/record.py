@@ -33,14 +33,15 @@ class SetFigures:
         count: Number of images.
         typicality_auroc: By typicality of log q(x), the published test; None without a density.
         combined_auroc: By the combined test; None without one.
-        entropy_increase_nats: Mean H(y|x) on it minus on the test set (Eq. 5.28).
+        entropy_increase_nats: Mean H(y|x) on it minus on the test set (Eq. 5.28); None where no
+            posterior on it is finite.
     """
 
     name: str
     count: int
     typicality_auroc: float | None
     combined_auroc: float | None
-    entropy_increase_nats: float
+    entropy_increase_nats: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +72,7 @@ class RunFigures:
     top_label_ece_floor: float
     overconfidence: float | None
     overconfidence_count: int
-    nll_nats: float | None
+    nll_nats: float
     sets: tuple[SetFigures, ...]
     notes: tuple[str, ...] = ()
 

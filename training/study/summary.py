@@ -200,7 +200,9 @@ def overconfidence(figures: RunFigures) -> float | None:
 
 def entropy_increase(figures: RunFigures) -> float | None:
     """Mean over the sets, nats."""
-    increases = [s.entropy_increase_nats for s in figures.sets]
+    increases = [
+        s.entropy_increase_nats for s in figures.sets if s.entropy_increase_nats is not None
+    ]
     return float(np.mean(increases)) if increases else None
 
 
