@@ -109,7 +109,8 @@ def drivers_of(
     p = np.stack([group_p[group.value] for group in GROUPS])
     excess = np.stack([group_excess[group.value] for group in GROUPS])
     tied = p <= np.nanmin(np.where(np.isnan(p), 2.0, p), axis=0)
-    return np.where(tied, excess, -np.inf).argmax(axis=0).astype(np.int8)
+    drivers: npt.NDArray[np.int8] = np.where(tied, excess, -np.inf).argmax(axis=0).astype(np.int8)
+    return drivers
 
 
 def leave_one_out(scores: npt.NDArray[np.floating[Any]]) -> FloatArray:
@@ -210,4 +211,7 @@ def _integers(values: npt.NDArray[np.generic], name: str) -> npt.NDArray[Any]:
     if not np.issubdtype(values.dtype, np.integer):
         raise DataError(f"held-out {name} have type {values.dtype}; expected integers")
     # Cut before it is narrowed: 256 must not become a valid 0.
-    return np.clip(values, -1, np.iinfo(np.int8).max if name == "drivers" else None)
+    cut: npt.NDArray[Any] = np.clip(
+        values, -1, np.iinfo(np.int8).max if name == "drivers" else None
+    )
+    return cut

@@ -58,7 +58,8 @@ File = Annotated[Path, typer.Argument(metavar="POLICY", show_default=False)]
 @app.command(help=_FIT_HELP)
 def fit(
     costs: Annotated[
-        Path, typer.Option(help="What actions cost, TOML.", metavar="FILE", show_default=False)
+        Path,
+        typer.Option(help="What actions cost, TOML or JSON.", metavar="FILE", show_default=False),
     ],
     max_risk: Annotated[
         float,

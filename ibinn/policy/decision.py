@@ -114,12 +114,12 @@ class Decisions:
     @property
     def accepted(self) -> BoolArray:
         """Where the action is ACCEPT (n,)."""
-        return self.rules == _ACCEPTED
+        return np.asarray(self.rules == _ACCEPTED)
 
     @property
     def rejected(self) -> BoolArray:
         """Where the action is REJECT_INPUT (n,)."""
-        return self.rules == _REJECTED
+        return np.asarray(self.rules == _REJECTED)
 
     @property
     def deferred(self) -> BoolArray:
@@ -162,7 +162,7 @@ def decide_many(policy: Policy, answers: Answers) -> Decisions:
     costs = policy.costs
     act = np.array(costs.act)
     p = reweighted(policy, answers.probabilities)
-    finite = np.isfinite(p).all(axis=1)
+    finite = np.asarray(np.isfinite(p).all(axis=1))
     p = np.where(finite[:, None], p, 0.0)
     expected = p @ act
     # Of classes that cost the same the most probable, however the sums were rounded.
@@ -256,7 +256,7 @@ def answers_of(
     with np.errstate(invalid="ignore"):
         p = np.exp(scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True))
     finite = np.isfinite(p).all(axis=1) & np.isfinite(scores.combined_p)
-    members = (1.0 - p) <= (-1.0 if quantile is None else quantile)
+    members = np.asarray((1.0 - p) <= (-1.0 if quantile is None else quantile))
     np.put_along_axis(members, np.nan_to_num(p).argmax(axis=1)[:, None], True, axis=1)
     return Answers(
         probabilities=p,

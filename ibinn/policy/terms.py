@@ -1,4 +1,4 @@
-"""What a user wants of a policy: the costs file, TOML.
+"""What a user wants of a policy: the costs file, TOML, or JSON of the same entries.
 
     # Costs in one unit of your choice; all three are needed.
     error = 1.0             # acting on a wrong class
@@ -22,6 +22,7 @@ K classes.
 
 from __future__ import annotations
 
+import json
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -59,7 +60,7 @@ def read(path: Path, classes: Sequence[str]) -> Terms:
     """Read a costs file.
 
     Args:
-        path: The TOML file; this module's docstring has an example.
+        path: The file, JSON if its name ends in ``.json``; this module's docstring has an example.
         classes: Class names of the model, in index order.
 
     Raises:
@@ -75,7 +76,7 @@ def read(path: Path, classes: Sequence[str]) -> Terms:
             f"costs file {path} cannot be read ({error}); `ibinn policy fit --help` shows one"
         ) from error
     try:
-        return parse(text, classes)
+        return parse_json(text, classes) if path.suffix == ".json" else parse(text, classes)
     except ConfigError as error:
         raise ConfigError(f"costs file {path}: {error}") from error
 
@@ -91,13 +92,28 @@ def parse(text: str, classes: Sequence[str]) -> Terms:
         values = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"not readable as TOML ({error})") from error
+    return _terms(values, classes)
+
+
+def parse_json(text: str, classes: Sequence[str]) -> Terms:
+    """The terms in the text of a costs file in JSON; see `read`."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"not readable as JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"holds a {type(values).__name__}; expected an object of entries")
+    return _terms(values, classes)
+
+
+def _terms(values: Mapping[str, Any], classes: Sequence[str]) -> Terms:
     known = (*_NUMBERS, *_TABLES)
     if unknown := sorted(set(values) - set(known)):
         raise ConfigError(f"entry {unknown[0]!r} is unknown; expected: {', '.join(known)}")
     if missing := [name for name in _NEEDED if name not in values]:
         raise ConfigError(f"entry {missing[0]!r} is missing; expected: {', '.join(_NEEDED)}")
-    error = _cost(values["error"], "error")
-    act = [[error if i != j else 0.0 for j in range(len(classes))] for i in range(len(classes))]
+    wrong = _cost(values["error"], "error")
+    act = [[wrong if i != j else 0.0 for j in range(len(classes))] for i in range(len(classes))]
     for truth, row in _table(values, "confusions", classes).items():
         if not isinstance(row, dict):
             raise ConfigError(f"confusions.{truth} is {row!r}; expected classes with their costs")
@@ -114,7 +130,7 @@ def parse(text: str, classes: Sequence[str]) -> Terms:
             act=tuple(tuple(row) for row in act),
             defer=_cost(values["defer"], "defer"),
             reject=_cost(values["reject"], "reject"),
-            unknown=_cost(values.get("unknown", error), "unknown"),
+            unknown=_cost(values.get("unknown", wrong), "unknown"),
         ),
         alpha=_significance(values["alpha"], "alpha") if "alpha" in values else None,
         priors=_normalised([found[name] for name in classes]) if found else None,
@@ -143,9 +159,12 @@ def _index(name: str, classes: Sequence[str], where: str) -> int:
 
 
 def _number(value: object, where: str, expected: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ConfigError(f"{where} is {value!r}; expected {expected}")
-    return float(value)
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    except OverflowError:
+        raise ConfigError(f"{where} is too large; expected {expected}") from None
+    raise ConfigError(f"{where} is {value!r}; expected {expected}")
 
 
 def _cost(value: object, where: str) -> float:
