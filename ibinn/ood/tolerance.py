@@ -47,8 +47,8 @@ def confident_alpha(alpha: float, n: int, *, confidence: float = CONFIDENCE) -> 
         AlphaTooSmallError: Not even the smallest p-value is enough; the error holds the number of
             calibration images that is needed.
 
-    >>> round(confident_alpha(0.01, 2_500), 5)
-    0.0064
+    >>> round(confident_alpha(0.01, 2_500), 4)
+    0.0068
     """
     needed = needed_for_confidence(alpha, confidence=confidence)
     if n < needed:
