@@ -2,8 +2,8 @@
 
 Projected gradient descent in the L∞ ball of a few grey levels, with the step halved where it
 stops helping (as in APGD, Croce & Hein 2020). Every step is judged as a request would be: rounded
-to 8 bits, through the JPEG step, at the centre of its cells. The gradient passes rounding and
-JPEG as if they were the identity (BPDA, Athalye et al. 2018).
+to 8 bits, through the JPEG step, at the centre of its cells. The gradient passes rounding
+unchanged and the JPEG step as `training.jpeg_gradient` says (BPDA, Athalye et al. 2018).
 
 What these attacks do not find, another may: they bound robustness from above, never from below.
 
@@ -22,11 +22,12 @@ from torch import Tensor
 
 from ibinn.classifier import Evidence
 from ibinn.errors import ConfigError
+from ibinn.images import Preprocessing
 from training.attack_score import OpenBook
+from training.jpeg_gradient import through_jpeg
 from training.ood_sets import Pixels
 
-Serve = Callable[[Pixels], Pixels]
-"""What happens to one 8-bit image (S, S, 3) before the network sees it."""
+Gradient = npt.NDArray[np.float32]
 
 Objective = Callable[[OpenBook, Evidence, Tensor], Tensor]
 """(model, evidence, labels (B,)) -> loss (B,), at least 0, and 0 where the attacker is content."""
@@ -36,6 +37,40 @@ CONTENT_NATS = 1.0
 
 SLACK_NATS = 0.3
 """The adaptive attack aims this far below the threshold of the verdict."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """What happens to an image before the network sees it, and how a gradient passes it.
+
+    Attributes:
+        apply: One 8-bit image (S, S, 3) to another.
+        backward: Gradient (B, S, S, 3) with respect to the result -> with respect to the image.
+    """
+
+    apply: Callable[[Pixels], Pixels]
+    backward: Callable[[Gradient], Gradient]
+
+
+def bare() -> Serving:
+    """Nothing happens: the network sees the 8-bit image."""
+    return Serving(apply=lambda image: image, backward=lambda gradient: gradient)
+
+
+def as_served(preprocessing: Preprocessing, *, coarsest: float) -> Serving:
+    """The JPEG step of the preprocessing, or nothing where there is none.
+
+    Args:
+        preprocessing: Of the model.
+        coarsest: Largest table entry that the gradient passes, in grey levels.
+    """
+    step = preprocessing.config.jpeg
+    if step is None:
+        return bare()
+    return Serving(
+        apply=preprocessing.finish,
+        backward=lambda gradient: through_jpeg(gradient, step, coarsest=coarsest),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +129,7 @@ def attack(
     *,
     eps_levels: int,
     objective: Objective,
-    serve: Serve,
+    serving: Serving,
     start: Pixels | None = None,
     search: Search | None = None,
 ) -> Pixels:
@@ -106,12 +141,12 @@ def attack(
         labels: True classes (B,).
         eps_levels: Radius in grey levels of 255.
         objective: What is minimised.
-        serve: Applied to every candidate before it is judged.
+        serving: Through what every candidate goes before it is judged.
         start: Where to start from, inside of the ball; the images themselves if None.
         search: How long.
 
     Returns:
-        uint8 (B, S, S, 3), before `serve`; never farther than `eps_levels` from `images`.
+        uint8 (B, S, S, 3), before `serving`; never farther than `eps_levels` from `images`.
 
     Raises:
         ConfigError: A radius below 1 grey level.
@@ -124,7 +159,7 @@ def attack(
     parts = [
         _descend(
             book, images[at : at + size], labels[at : at + size], start[at : at + size],
-            eps_levels, objective, serve, search,
+            eps_levels, objective, serving, search,
         )
         for at in range(0, len(images), size)
     ]  # fmt: skip
@@ -144,7 +179,7 @@ def _descend(
     start: Pixels,
     eps_levels: int,
     objective: Objective,
-    serve: Serve,
+    serving: Serving,
     search: Search,
 ) -> Pixels:
     origin = images.astype(np.float32)
@@ -159,7 +194,7 @@ def _descend(
         if not len(active):
             break
         rounded = np.rint(current[active]).astype(np.uint8)
-        served = np.stack([serve(image) for image in rounded])
+        served = np.stack([serving.apply(image) for image in rounded])
         loss, gradient = _loss_and_gradient(book, served, labels[active], objective)
         better = loss < best_loss[active]
         best[active[better]], best_loss[active[better]] = rounded[better], loss[better]
@@ -169,6 +204,7 @@ def _descend(
         tired = active[stalled[active] >= search.patience]
         step[tired] /= 2
         stalled[tired] = 0
+        gradient = serving.backward(gradient)
         moved = current[active] - step[active, None, None, None] * np.sign(gradient)
         current[active] = np.clip(moved, low[active], high[active])
         # A halved step starts again from the best place, as in APGD.
@@ -178,7 +214,7 @@ def _descend(
 
 def _loss_and_gradient(
     book: OpenBook, served: Pixels, labels: npt.NDArray[np.int64], objective: Objective
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
+) -> tuple[npt.NDArray[np.float64], Gradient]:
     """Loss (B,) and its gradient (B, S, S, 3) up to a positive factor per channel.
 
     What is not finite counts as no progress.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -9,14 +10,25 @@ import torch
 
 from ibinn import bundle
 from ibinn.errors import ConfigError, NotCalibratedError
+from ibinn.images import JpegStep
 from ibinn.latent import wide_means
 from ibinn.trusted import TrustedClassifier
 from ibinn.types import Verdict
 from tests.conftest import EMBEDDED_BUNDLE
 from tests.ibinn.bundles import write_bundle
 from training.attack_score import OpenBook, flag_threshold, surprise
-from training.attacks import Search, attack, evade, margin, misclassify, random_start
+from training.attacks import (
+    Search,
+    as_served,
+    attack,
+    bare,
+    evade,
+    margin,
+    misclassify,
+    random_start,
+)
 from training.corruptions import CORRUPTIONS, corrupt
+from training.jpeg_gradient import quantization, through_jpeg
 from training.metamers import class_part, swap
 
 QUICK = Search(steps=3, patience=1, batch_size=3)
@@ -110,7 +122,7 @@ def test_attacked_images_stay_in_the_ball_after_rounding(
     for objective in (misclassify, evade(1.0)):
         found = attack(
             book, pixels, labels, eps_levels=eps, objective=objective,
-            serve=embedded().preprocessing.finish, search=QUICK,
+            serving=as_served(embedded().preprocessing, coarsest=20.0), search=QUICK,
             start=random_start(pixels, eps, seed=0),
         )  # fmt: skip
         assert found.dtype == np.uint8
@@ -126,7 +138,7 @@ def test_an_attack_is_a_function_of_its_arguments_and_never_worsens_its_start(
     def run() -> np.ndarray:
         return attack(
             book, images, labels, eps_levels=2, objective=misclassify,
-            serve=lambda image: image, search=QUICK,
+            serving=bare(), search=QUICK,
         )  # fmt: skip
 
     first = run()
@@ -140,11 +152,53 @@ def test_an_attack_is_a_function_of_its_arguments_and_never_worsens_its_start(
     assert margins(first).sum() < margins(images).sum()
 
 
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+def test_the_gradient_of_the_jpeg_step_is_that_of_a_linear_map(
+    subsampling: Literal["4:4:4", "4:2:2", "4:2:0"], rng: np.random.Generator
+) -> None:
+    step = JpegStep(quality=75, subsampling=subsampling)
+    a, b = rng.normal(size=(2, 1, 24, 24, 3)).astype(np.float32)
+    once = through_jpeg(a, step, coarsest=12)
+    np.testing.assert_allclose(through_jpeg(once, step, coarsest=12)[:, :16, :16],
+                               once[:, :16, :16], atol=1e-4)  # fmt: skip
+    summed = through_jpeg(a + 2 * b, step, coarsest=12)
+    np.testing.assert_allclose(summed, once + 2 * through_jpeg(b, step, coarsest=12), atol=1e-4)
+    assert np.square(once).sum() < np.square(a).sum()
+
+
+def test_a_gradient_that_may_pass_everywhere_passes_full_colour_unchanged(
+    rng: np.random.Generator,
+) -> None:
+    gradient = rng.normal(size=(2, 16, 16, 3)).astype(np.float32)
+    step = JpegStep(quality=75, subsampling="4:4:4")
+    np.testing.assert_allclose(through_jpeg(gradient, step, coarsest=255), gradient, atol=1e-5)
+    assert not through_jpeg(gradient, step, coarsest=0).any()
+
+
+def test_tables_are_those_of_libjpeg_in_natural_order() -> None:
+    luma, chroma = quantization(JpegStep(quality=50))
+    assert luma[0].tolist() == [16, 11, 10, 16, 24, 40, 51, 61]
+    assert chroma[1, :3].tolist() == [18, 21, 26]
+
+
+def test_a_change_along_the_passed_gradient_survives_the_step_better(images: np.ndarray) -> None:
+    step = embedded().preprocessing.config.jpeg
+    assert step is not None
+    wanted = np.random.default_rng(0).normal(size=images.shape).astype(np.float32)
+
+    def gained(direction: np.ndarray) -> float:
+        moved = np.clip(images + 4.0 * np.sign(direction), 0, 255).astype(np.uint8)
+        served = np.stack([embedded().preprocessing.finish(image) for image in moved])
+        return float(((served.astype(float) - images) * wanted).sum())
+
+    assert gained(through_jpeg(wanted, step, coarsest=16)) > gained(wanted)
+
+
 def test_an_attack_needs_a_radius_and_a_calibration(tmp_path: Path, images: np.ndarray) -> None:
     with pytest.raises(ConfigError, match="at least 1"):
         attack(
             OpenBook(embedded()), images, np.zeros(4, np.int64), eps_levels=0,
-            objective=misclassify, serve=lambda image: image,
+            objective=misclassify, serving=bare(),
         )  # fmt: skip
     with pytest.raises(ConfigError, match="steps is 0"):
         Search(steps=0)
@@ -198,7 +252,8 @@ def test_corrupted_attacked_and_swapped_images_crash_nothing(
     damaged = [corrupt(image, name, 5, seed=0) for name in CORRUPTIONS for image in extreme]
     attacked = attack(
         OpenBook(embedded()), extreme, np.zeros(len(extreme), np.int64), eps_levels=4,
-        objective=evade(10.0), serve=embedded().preprocessing.finish, search=QUICK,
+        objective=evade(10.0), serving=as_served(embedded().preprocessing, coarsest=20.0),
+        search=QUICK,
     )  # fmt: skip
     swapped = [swap(embedded(), extreme, images, share=s).pixels for s in (0.5, 1.0)]
     for answer in embedded().classify([*damaged, *attacked, *np.concatenate(swapped)]):

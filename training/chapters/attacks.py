@@ -20,7 +20,16 @@ from matplotlib.figure import Figure
 from ibinn.types import Verdict
 from training import plots
 from training.attack_score import OpenBook
-from training.attacks import Search, Serve, attack, evade, misclassify, random_start
+from training.attacks import (
+    Search,
+    Serving,
+    as_served,
+    attack,
+    bare,
+    evade,
+    misclassify,
+    random_start,
+)
 from training.chapters.base import Material, NotMeasured
 from training.chapters.conditions import Mask, share
 from training.evaluation import Rate
@@ -36,7 +45,10 @@ EPS_LEVELS = (1, 2, 4)
 WEIGHTS = (1.0, 10.0, 0.1)
 """λ of the adaptive attack, in the order in which they are tried."""
 
-RESTARTS = 2
+PASSES = (5.0, 3.0, 7.0)
+"""Largest entry of the JPEG tables that the gradient passes, in multiples of the radius; one
+search of the posterior for each, and one λ. Coarser ones are hardly ever moved by half."""
+
 SHARES = (0.5, 0.75, 1.0)
 """Strengths of the swap: how much of the class part comes from the other image."""
 
@@ -173,7 +185,7 @@ def measure(material: Material) -> Attacks | NotMeasured:
         alpha=material.classifier.significance.alpha,
         jpeg=preprocessing.config.jpeg is not None,
         search=search,
-        restarts=RESTARTS,
+        restarts=len(PASSES),
         weights=tuple(sorted(WEIGHTS)),
         strengths=_strengths(material, targets, labels, search),
         pairs=swaps[0].follows.count if swaps else 0,
@@ -224,25 +236,28 @@ def _strengths(
 ) -> tuple[Strength, ...]:
     book = OpenBook(material.classifier)
     preprocessing = material.classifier.preprocessing
-    serves: dict[str, Serve] = {AWARE: preprocessing.finish, ADAPTIVE: preprocessing.finish}
-    if preprocessing.config.jpeg is not None:
-        serves = {BLIND: _as_it_is, **serves}
+    names = (AWARE, ADAPTIVE) if preprocessing.config.jpeg is None else tuple(TITLES)
     found: list[Strength] = []
     aware: dict[int, Pixels] = {}
-    for name, serve in serves.items():
+    for name in names:
         latest = targets
         for eps in EPS_LEVELS:
-            run = partial(attack, book, eps_levels=eps, serve=serve, search=search)
+            servings = [
+                bare() if name == BLIND else as_served(preprocessing, coarsest=factor * eps)
+                for factor in PASSES
+            ]
+            run = partial(attack, book, eps_levels=eps, search=search)
             weights: tuple[tuple[float, int], ...] = ()
             if name == ADAPTIVE:
-                latest, weights = _adaptive(material, run, targets, labels, [latest, aware[eps]])
+                starts = [aware[eps], latest]
+                latest, weights = _adaptive(material, run, targets, labels, starts, servings)
             else:
-                latest = _posterior(material, run, targets, labels, latest, serve, eps)
+                latest = _posterior(material, run, targets, labels, latest, servings, eps)
             if name == AWARE:
                 aware[eps] = latest
             found.append(_strength(material, name, eps, targets, labels, latest, weights))
             if material.progress is not None:
-                material.progress("attacks", len(found), len(serves) * len(EPS_LEVELS))
+                material.progress("attacks", len(found), len(names) * len(EPS_LEVELS))
     return tuple(found)
 
 
@@ -252,18 +267,23 @@ def _posterior(
     targets: Pixels,
     labels: npt.NDArray[np.int64],
     warm: Pixels,
-    serve: Serve,
+    servings: Sequence[Serving],
     eps: int,
 ) -> Pixels:
-    """Searches from the smaller radius's images, then from random ones where they failed."""
+    """Searches from the smaller radius's images, from what they gave, and from random ones."""
     best = warm.copy()
-    for restart in range(RESTARTS):
-        left = ~_wrong(material, best, labels, serve)
+    for number, serving in enumerate(servings):
+        left = ~_wrong(material, best, labels, serving)
         if not left.any():
             break
-        start = best if restart == 0 else random_start(targets, eps, seed=material.seed + restart)
+        last = number == len(servings) - 1
+        start = random_start(targets, eps, seed=material.seed) if last else best
         best[left] = run(
-            images=targets[left], labels=labels[left], start=start[left], objective=misclassify
+            images=targets[left],
+            labels=labels[left],
+            start=start[left],
+            objective=misclassify,
+            serving=serving,
         )
     return best
 
@@ -274,26 +294,27 @@ def _adaptive(
     targets: Pixels,
     labels: npt.NDArray[np.int64],
     starts: Sequence[Pixels],
+    servings: Sequence[Serving],
 ) -> tuple[Pixels, tuple[tuple[float, int], ...]]:
     """The best over all λ and starts; whatever slips through is kept."""
-    best = starts[-1].copy()
+    best = starts[0].copy()
     slipped = np.zeros(len(targets), dtype=bool)
     for start in starts:
         through = ~slipped & _slips(material, start, labels)
         best[through] = start[through]
         slipped |= through
     counts = []
-    for number, weight in enumerate(WEIGHTS):
+    for number, (weight, serving) in enumerate(zip(WEIGHTS, servings, strict=True)):
         left = ~slipped
         if not left.any():
             break
-        start = starts[(number + 1) % len(starts)]
         tried = best.copy()
         tried[left] = run(
             images=targets[left],
             labels=labels[left],
-            start=start[left],
+            start=starts[number % len(starts)][left],
             objective=evade(weight),
+            serving=serving,
         )
         through = left & _slips(material, tried, labels)
         best[through] = tried[through]
@@ -317,7 +338,7 @@ def _strength(
     wrong = served.classes != labels
     before = None
     if material.classifier.preprocessing.config.jpeg is not None:
-        before = share(_wrong(material, found, labels, _as_it_is))
+        before = share(_wrong(material, found, labels, bare()))
     return Strength(
         attack=name,
         title=TITLES[name],
@@ -348,7 +369,7 @@ def _swaps(material: Material, targets: Pixels, labels: npt.NDArray[np.int64]) -
         follows = served.classes == other
         before = None
         if classifier.preprocessing.config.jpeg is not None:
-            before = share(_classes(material, swapped.pixels, _as_it_is) == other)
+            before = share(_classes(material, swapped.pixels, bare()) == other)
         distance = swapped.pixels.astype(float) - style_images
         found.append(
             Swap(
@@ -397,23 +418,21 @@ def _answers(material: Material, images: Pixels, what: str) -> _Answers:
     )
 
 
-def _classes(material: Material, images: Pixels, serve: Serve) -> npt.NDArray[np.int64]:
-    served = np.stack([serve(image) for image in images])
+def _classes(material: Material, images: Pixels, serving: Serving) -> npt.NDArray[np.int64]:
+    served = np.stack([serving.apply(image) for image in images])
     scored = material.scorer.ood(
         OodSet(name="attacked", description="", images=served, finished=True), finish=False
     )
     return scored.logits.argmax(axis=1)
 
 
-def _wrong(material: Material, images: Pixels, labels: npt.NDArray[np.int64], serve: Serve) -> Mask:
-    return _classes(material, images, serve) != labels
+def _wrong(
+    material: Material, images: Pixels, labels: npt.NDArray[np.int64], serving: Serving
+) -> Mask:
+    return _classes(material, images, serving) != labels
 
 
 def _slips(material: Material, images: Pixels, labels: npt.NDArray[np.int64]) -> Mask:
     served = _answers(material, images, "attacked")
     slipped: Mask = (served.classes != labels) & ~served.unknown
     return slipped
-
-
-def _as_it_is(image: Pixels) -> Pixels:
-    return image

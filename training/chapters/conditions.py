@@ -5,6 +5,7 @@ Shapes: N images.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -161,7 +162,9 @@ def share(mask: Mask) -> Rate:
 def difference(values: FloatArray) -> Difference:
     """Mean of (N,) values with its normal 95 % interval."""
     mean = float(values.mean())
-    half = NORMAL_95 * float(values.std(ddof=1)) / np.sqrt(len(values)) if len(values) > 1 else 1.0
+    half = (
+        NORMAL_95 * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 1.0
+    )
     return Difference(value=mean, low=mean - half, high=mean + half)
 
 

@@ -206,7 +206,7 @@ def _flags_against_errors(result: Corruptions) -> Figure:
         xlim=(0, 1), ylim=(-0.02, 1.02),
     )  # fmt: skip
     plots.style(axes)
-    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    axes.legend(fontsize=8, frameon=False, loc="upper left")
     return figure
 
 
