@@ -54,7 +54,7 @@ PATHS = 12
 """Single images whose way is drawn."""
 TRAJECTORY_IMAGES = 100
 FIELD_IMAGES = 24
-LAYOUT_POINTS = 500
+LAYOUT_POINTS = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +64,7 @@ class Layout:
     Attributes:
         class_names: K names.
         means: (K, 2).
+        averages: Of the test images of each class (K, 2); NaN where there is none.
         shares: Share of the means' spread along each axis (2,).
         places: Of some test images (n, 2).
         labels: Their classes (n,).
@@ -71,6 +72,7 @@ class Layout:
 
     class_names: tuple[str, ...]
     means: FloatArray
+    averages: FloatArray
     shares: FloatArray
     places: FloatArray
     labels: IntArray
@@ -204,11 +206,16 @@ def _layout(
 ) -> Layout:
     plane = latent_layout(subspaces.gram.cpu().numpy())
     some = choose(len(labels), LAYOUT_POINTS, seed=seed)
+    places = plane.places(test.products)
+    averages = np.full((len(names), 2), np.nan)
+    for label in np.unique(labels):
+        averages[label] = places[labels == label].mean(axis=0)
     return Layout(
         class_names=names,
         means=np.round(plane.means, 4),
+        averages=np.round(averages, 4),
         shares=plane.shares,
-        places=np.round(plane.places(test.products[some]), 2),
+        places=np.round(places[some], 2),
         labels=labels[some],
     )
 

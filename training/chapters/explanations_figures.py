@@ -77,12 +77,15 @@ def similarity(found: Similarity) -> Figure:
 
 
 def layout(found: Layout) -> Figure:
-    """Test images and the means in the plane of the means' largest spread."""
+    """Test images, their averages and the means in the plane of the means' largest spread."""
     figure = Figure(figsize=(WIDTH_IN, 4.4), layout="constrained")
     axes = figure.subplots()
     _points(axes, found.places, found.labels, len(found.class_names))
-    for k, (mean, name) in enumerate(zip(found.means, found.class_names, strict=True)):
-        _mean(axes, mean, k, name)
+    for k, (mean, average) in enumerate(zip(found.means, found.averages, strict=True)):
+        if np.isfinite(average).all():
+            axes.plot(*np.stack((mean, average)).T, color=_colour(k), linewidth=1, zorder=2)
+            _mean(axes, average, k, found.class_names[k])
+        axes.plot(*mean, marker="x", markersize=5, color=_colour(k), zorder=3)
     first, second = 100 * found.shares
     axes.set(
         xlabel=f"first direction ({first:.0f} % of the means' spread), standard deviations",
@@ -149,7 +152,7 @@ def spaces(found: Spaces) -> Figure:
                 (first[0], first[1]), found.first_radius, fill=False, color=COLOURS[0], linewidth=1
             )
         )
-        names = ("1st", "2nd", "3rd", "4th", "5th")
+        names = ("1st", "2nd", "3rd …" if len(group.means) > 3 else "3rd", "", "")
         for k, mean in enumerate(group.means):
             axes.plot(*mean, marker="o", markersize=4, color=_colour(k), clip_on=False, zorder=3)
             axes.annotate(
@@ -162,7 +165,8 @@ def spaces(found: Spaces) -> Figure:
         )  # fmt: skip
         axes.set_title(f"{group.name} ({group.count:,})", fontsize=9, color=INK, loc="left")
         axes.set_ylim(0, found.y_edges[-1])
-        axes.set_xlim(found.x_edges[0], found.x_edges[-1])
+        # The most probable class is on the left, and with it nearly every image.
+        axes.set_xlim(found.x_edges[0], max(0.45 * found.x_edges[-1], 1.2 * group.means[1][0]))
         style(axes, grid=False)
     for axes in list(grid.flat)[len(found.groups) :]:
         axes.set_visible(False)
@@ -191,10 +195,11 @@ def trajectories(found: Sequence[Corrupted], alpha: float) -> Figure:
         top.set_title(path.name, fontsize=9, color=INK, loc="left")
         top.set_ylim(-0.02, 1.02)
         for way in path.paths:
-            bottom.plot(way[:, 0], way[:, 1], color=FAINT, linewidth=0.8)
-            bottom.scatter(
-                way[:, 0], way[:, 1], c=np.linspace(0.25, 1, len(way)), cmap="Blues", vmin=0,
-                vmax=1, s=8, zorder=2,
+            bottom.plot(way[:, 0], way[:, 1], color=COLOURS[0], linewidth=0.8, alpha=0.7)
+        for step, face in ((0, "white"), (-1, COLOURS[0])):
+            bottom.plot(
+                path.paths[:, step, 0], path.paths[:, step, 1], linestyle="", marker="o",
+                markersize=3.5, color=COLOURS[0], markerfacecolor=face, zorder=2,
             )  # fmt: skip
         bottom.set_xlabel("bits/dim")
         for axes in (top, bottom):
