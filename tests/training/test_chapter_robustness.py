@@ -194,6 +194,12 @@ def test_the_attack_chapter_is_a_page_that_claims_nothing_and_json(jpeg: bool, s
     json.dumps(_plain(result), allow_nan=False)
 
 
+def test_the_manifest_gets_the_worst_cases(chapter: corruptions.Corruptions) -> None:
+    found = attacks.headline(attacked(jpeg=True, swaps=True))
+    assert found == {f"attack_slipped@{eps}": 0.5 for eps in attacks.EPS_LEVELS}
+    assert corruptions.headline(chapter)["mild_corruptions_flagged_too_often"] == 2.0
+
+
 def test_partners_of_swaps_are_of_another_class() -> None:
     labels = np.array([0, 0, 1, 2, 2])
     assert (labels[attacks._partners(labels)] != labels).all()

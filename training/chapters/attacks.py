@@ -193,6 +193,15 @@ def measure(material: Material) -> Attacks | NotMeasured:
     )
 
 
+def headline(result: Attacks) -> dict[str, float]:
+    """The worst case of the adaptive attack at each radius, for the manifest."""
+    return {
+        f"attack_slipped@{s.eps_levels}": s.slipped.value
+        for s in result.strengths
+        if s.attack == ADAPTIVE and s.slipped.value is not None
+    }
+
+
 def figures(result: Attacks) -> dict[str, Figure]:
     """What got through against the radius, and what swaps are answered with."""
     figure = Figure(figsize=(plots.WIDTH_IN, 3.2), layout="constrained")

@@ -156,6 +156,14 @@ def summarise(*, alpha: float, count: int, clean: Judged, found: Sequence[Judged
     )
 
 
+def headline(result: Corruptions) -> dict[str, float]:
+    """Accuracy over all damaged images and the number of offenders, for the manifest."""
+    return {
+        "corrupted_accuracy": 1 - result.mean_error,
+        "mild_corruptions_flagged_too_often": float(len(result.offenders)),
+    }
+
+
 def figures(result: Corruptions) -> dict[str, Figure]:
     """Tables in colour of accuracy and of verdicts, and flags against errors."""
     names = [s.corruption for s in result.summaries]
