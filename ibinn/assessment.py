@@ -15,6 +15,7 @@ import torch
 from ibinn.classifier import Evidence
 from ibinn.conformal import prediction_set
 from ibinn.ood import p_values as p_value
+from ibinn.ood.ranking import Ranker
 from ibinn.ood.registry import Statistic, test_name
 from ibinn.ood.statistics import StatisticContext
 from ibinn.raps import raps_set, u_of
@@ -91,12 +92,72 @@ class Significance:
     coverage: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Ranking:
+    """References of a calibration in the form in which a batch is ranked against all of them.
+
+    Attributes:
+        tests: Names of the single tests, in the order of statistics and of their kinds.
+        columns: Statistic of each of them.
+        groups: Names of the groups of statistics.
+        medians: Median of each group's reference (G,).
+        spreads: Its interquartile range (G,).
+        ranker: Of the single tests, the combined test, the groups and the classes.
+    """
+
+    tests: tuple[str, ...]
+    columns: npt.NDArray[np.int64]
+    groups: tuple[str, ...]
+    medians: FloatArray
+    spreads: FloatArray
+    ranker: Ranker
+
+    @classmethod
+    def of(cls, statistics: Sequence[Statistic], reference: Reference) -> Ranking:
+        """Of a model's statistics and its calibration."""
+        tests = [(i, s.name, kind) for i, s in enumerate(statistics) for kind in s.kinds]
+        groups = tuple(reference.combined_test.groups)
+        quartiles = [np.percentile(reference.groups[name], (25, 50, 75)) for name in groups]
+        high = TestKind.HIGH_IS_UNUSUAL
+        return cls(
+            tests=tuple(test_name(name, kind) for _, name, kind in tests),
+            columns=np.array([i for i, _, _ in tests], dtype=np.int64),
+            groups=groups,
+            medians=np.array([median for _, median, _ in quartiles]),
+            spreads=np.array([max(float(upper - lower), 1e-12) for lower, _, upper in quartiles]),
+            ranker=Ranker.of(
+                [
+                    (
+                        reference.ranks[test_name(name, kind)],
+                        kind,
+                        reference.centres[name] if kind is TestKind.TYPICALITY else None,
+                    )
+                    for _, name, kind in tests
+                ]
+                + [(reference.combined, high, None)]
+                + [(reference.groups[name], high, None) for name in groups]
+                + [(ranks, high, None) for ranks in reference.class_distances]
+            ),
+        )
+
+
 def compute_statistics(
     evidence: Evidence, statistics: Sequence[Statistic], context: StatisticContext
 ) -> dict[str, FloatArray]:
     """Every statistic of a batch, (B,) float64 each."""
-    with torch.no_grad():
-        return {s.name: s.compute(evidence, context).cpu().numpy() for s in statistics}
+    matrix = _statistics_matrix(evidence, statistics, context)
+    return {s.name: matrix[:, i] for i, s in enumerate(statistics)}
+
+
+def _statistics_matrix(
+    evidence: Evidence, statistics: Sequence[Statistic], context: StatisticContext
+) -> FloatArray:
+    """The same as one array (B, T), copied from the device once."""
+    with torch.inference_mode():
+        batch = context.for_batch(evidence)
+        columns = [s.compute(evidence, batch) for s in statistics]
+        matrix: FloatArray = torch.stack(columns, dim=1).cpu().numpy()
+        return matrix
 
 
 def group_columns(statistics: Sequence[Statistic]) -> dict[str, list[int]]:
@@ -114,9 +175,18 @@ def score(
     context: StatisticContext,
     reference: Reference | None,
     significance: Significance,
+    ranking: Ranking | None = None,
 ) -> Scores:
-    """Statistics, p-values and verdicts of a batch; a pure function of its arguments."""
-    values = compute_statistics(evidence, statistics, context) if reference else {}
+    """Statistics, p-values and verdicts of a batch; a pure function of its arguments.
+
+    Args:
+        evidence: Of the batch.
+        statistics: Of the model.
+        context: What they need.
+        reference: Calibration, or None.
+        significance: Settings.
+        ranking: `Ranking.of` these statistics and this reference, if it was made already.
+    """
     temperature = reference.temperature if reference else 1.0
     log_posterior = evidence.log_posterior(temperature=temperature).cpu().numpy()
     probabilities = np.exp(log_posterior)
@@ -131,7 +201,7 @@ def score(
     if reference is None:
         return Scores(
             **base,
-            statistics=values,
+            statistics={},
             p_values={},
             combined_score=nan,
             combined_p=nan,
@@ -142,52 +212,33 @@ def score(
             conformal=None,
             verdicts=(Verdict.NOT_ASSESSED,) * count,
         )
-    singles = {
-        test_name(s.name, kind): p_value.p_values(
-            values[s.name],
-            reference.ranks[test_name(s.name, kind)],
-            kind,
-            centre=reference.centres[s.name] if kind is TestKind.TYPICALITY else None,
-        )
-        for s in statistics
-        for kind in s.kinds
-    }
-    matrix = np.stack([values[s.name] for s in statistics], axis=1)
+    ranking = ranking or Ranking.of(statistics, reference)
+    matrix = _statistics_matrix(evidence, statistics, context)
     surprises = reference.combined_test.surprises(matrix)
     combined = surprises.fisher
-    combined_p = p_value.p_values(combined, reference.combined, TestKind.HIGH_IS_UNUSUAL)
-    group_scores = surprises.groups
-    group_p = {
-        group: p_value.p_values(found, reference.groups[group], TestKind.HIGH_IS_UNUSUAL)
-        for group, found in group_scores.items()
-    }
-    group_excess = {
-        group: excess(found, reference.groups[group]) for group, found in group_scores.items()
-    }
+    groups = np.stack([surprises.groups[group] for group in ranking.groups], axis=1)
     distances = evidence.subspaces.class_distances.cpu().numpy()
-    class_p = np.stack(
-        [
-            p_value.p_values(distances[:, k], ranks, TestKind.HIGH_IS_UNUSUAL)
-            if len(ranks)
-            else nan
-            for k, ranks in enumerate(reference.class_distances)
-        ],
-        axis=1,
+    ranked = ranking.ranker.p_values(
+        np.concatenate((matrix[:, ranking.columns], combined[:, None], groups, distances), axis=1)
     )
+    first = len(ranking.tests)
+    last = first + 1 + len(ranking.groups)
+    combined_p = ranked[:, first]
+    excess = (groups - ranking.medians) / ranking.spreads
     quantile = reference.quantile(significance.coverage)
     members = None if quantile is None else _conformal(probabilities, quantile)
     sizes = np.ones(count, dtype=int) if members is None else members.sum(axis=1)
     finite = np.isfinite(probabilities).all(axis=1) & np.isfinite(base["bits_per_dim"])
     return Scores(
         **base,
-        statistics=values,
-        p_values=singles,
+        statistics={s.name: matrix[:, i] for i, s in enumerate(statistics)},
+        p_values={name: ranked[:, i] for i, name in enumerate(ranking.tests)},
         combined_score=combined,
         combined_p=combined_p,
         views=dict(surprises.views),
-        group_p=group_p,
-        group_excess=group_excess,
-        class_p=class_p,
+        group_p={name: ranked[:, first + 1 + i] for i, name in enumerate(ranking.groups)},
+        group_excess={name: excess[:, i] for i, name in enumerate(ranking.groups)},
+        class_p=ranked[:, last:],
         conformal=members,
         verdicts=tuple(
             _verdict(p, size, significance.alpha, assessed=ok)

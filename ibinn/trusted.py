@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ibinn.assessment import Scores, Significance, predictions, score
+from ibinn.assessment import Ranking, Scores, Significance, predictions, score
 from ibinn.classifier import Evidence, GenerativeClassifier
 from ibinn.errors import ImageError, NotExplainableError, UnknownClassError
 from ibinn.explain.decision_space import decision_spaces
-from ibinn.explain.heatmap import completeness_error, posterior_heatmaps
+from ibinn.explain.heatmap import CellMeans, completeness_error, posterior_heatmaps
 from ibinn.explain.similarity import mean_distances, nearby_classes
 from ibinn.flow.base import InvertibleNetwork
 from ibinn.images import (
@@ -91,6 +91,8 @@ class TrustedClassifier:
         network = model.network
         self._subspaces = model.mixture.subspaces()
         self._means = wide_means(model.mixture)
+        shape = network.heatmap_shape
+        self._cell_means = None if shape is None else CellMeans.of(self._means, shape)
         self._mean_distances = mean_distances(self._subspaces)
         self._context = StatisticContext.of(
             model.mixture,
@@ -99,6 +101,7 @@ class TrustedClassifier:
             reference.fitted if reference else None,
         )
         self.statistics: tuple[Statistic, ...] = statistics_of(network)
+        self._ranking = Ranking.of(self.statistics, reference) if reference else None
 
     @property
     def network(self) -> InvertibleNetwork:
@@ -289,6 +292,7 @@ class TrustedClassifier:
             context=self._context,
             reference=self.reference,
             significance=self.significance,
+            ranking=self._ranking,
         )
 
     def _predictions(
@@ -308,9 +312,8 @@ class TrustedClassifier:
     def _heatmaps(self, evidence: Evidence) -> Tensor:
         return posterior_heatmaps(
             evidence,
-            means=self._means,
+            cells=self._cell_means or CellMeans.of(self._means, self.network.heatmap_shape),
             subspaces=self._subspaces,
-            heatmap_shape=self.network.heatmap_shape,
             temperature=self._temperature,
         )
 

@@ -6,6 +6,8 @@ They locate *latent* evidence: a cell's receptive field is larger than the cell.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -15,12 +17,51 @@ from ibinn.flow.pooling import dct_matrix
 from ibinn.latent import LOG_2PI, Subspaces
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CellMeans:
+    """Means of the classes as feature maps: what heatmaps need of a model, computed once.
+
+    Attributes:
+        transform: Orthonormal inverse DCT as one matrix (cells, frequencies), H*W each.
+        means: (H*W, C, K).
+        squares: ‖m_kl‖² (H*W, K).
+        shape: (H, W, C).
+    """
+
+    transform: Tensor
+    means: Tensor
+    squares: Tensor
+    shape: tuple[int, int, int]
+
+    @staticmethod
+    def of(means: Tensor, heatmap_shape: tuple[int, int, int] | None) -> CellMeans:
+        """Of means (K, D) and the shape (H, W, C) of the last feature map.
+
+        Raises:
+            NotExplainableError: There is no such map: something other than the pooling follows it.
+        """
+        if heatmap_shape is None:
+            raise NotExplainableError(
+                "this network mixes all positions after its last feature map, so no exact "
+                "heatmap exists; expected an architecture that ends in DCT pooling, such as "
+                "'small'"
+            )
+        height, width, channels = heatmap_shape
+        transform = torch.kron(dct_matrix(height).T, dct_matrix(width).T).to(means.device)
+        cells = transform @ means.detach().double().view(-1, height * width, channels)
+        return CellMeans(
+            transform=transform,
+            means=cells.permute(1, 2, 0).contiguous(),
+            squares=cells.square().sum(2).T.contiguous(),
+            shape=heatmap_shape,
+        )
+
+
 def posterior_heatmaps(
     evidence: Evidence,
     *,
-    means: Tensor,
+    cells: CellMeans,
     subspaces: Subspaces,
-    heatmap_shape: tuple[int, int, int] | None,
     temperature: float = 1.0,
 ) -> Tensor:
     """Heatmaps Q(k, l, y) that sum to log q(y|x) exactly (Eq. 5.35-5.40; C.61-C.63 corrected).
@@ -36,33 +77,26 @@ def posterior_heatmaps(
 
     Args:
         evidence: Of B images.
-        means: μ (K, D).
+        cells: Of the model.
         subspaces: Of the mixture.
-        heatmap_shape: (H, W, C), or None where the network has no heatmap.
         temperature: T of the posterior that is explained.
 
     Returns:
         Q of shape (B, K, H, W), nats.
-
-    Raises:
-        NotExplainableError: Something other than the pooling follows the last feature map.
     """
-    if heatmap_shape is None:
-        raise NotExplainableError(
-            "this network mixes all positions after its last feature map, so no exact heatmap "
-            "exists; expected an architecture that ends in DCT pooling, such as 'small'"
-        )
-    height, width, _ = heatmap_shape
-    cells = height * width
-    cell_log_likelihoods = _cell_log_likelihoods(evidence, means, heatmap_shape) / temperature
+    height, width, _ = cells.shape
+    count = height * width
+    cell_log_likelihoods = _cell_log_likelihoods(evidence.z, cells) / temperature
+    totals = cell_log_likelihoods.sum(1)
     log_weights = subspaces.log_weights / temperature
-    log_joint = log_weights + cell_log_likelihoods.sum((2, 3))
-    log_evidence = torch.logsumexp(log_joint, dim=1)
-    posterior = (log_joint - log_evidence[:, None]).exp()
-    mean_cells = (posterior[:, :, None, None] * cell_log_likelihoods).sum(1)
-    mean_total = (posterior * cell_log_likelihoods.sum((2, 3))).sum(1)
-    shared = mean_cells + ((log_evidence - mean_total) / cells)[:, None, None]
-    return cell_log_likelihoods + (log_weights / cells)[None, :, None, None] - shared[:, None]
+    log_joint = log_weights + totals
+    log_evidence = torch.logsumexp(log_joint, dim=1, keepdim=True)
+    posterior = (log_joint - log_evidence).exp()
+    mean_cells = (cell_log_likelihoods @ posterior[:, :, None])[:, :, 0]
+    mean_total = (posterior * totals).sum(1, keepdim=True)
+    shared = mean_cells + (log_evidence - mean_total) / count
+    maps = cell_log_likelihoods + log_weights / count - shared[:, :, None]
+    return maps.transpose(1, 2).reshape(len(evidence), -1, height, width)
 
 
 def log_odds_heatmap(heatmaps: Tensor, first: int, second: int) -> Tensor:
@@ -83,23 +117,13 @@ def completeness_error(heatmaps: Tensor, log_posterior: Tensor) -> Tensor:
     return (heatmaps.sum((2, 3)) - log_posterior).abs().amax(1)
 
 
-def _cell_log_likelihoods(
-    evidence: Evidence, means: Tensor, heatmap_shape: tuple[int, int, int]
-) -> Tensor:
-    """log q(w_kl|y) (B, K, H, W), from ‖w‖² - 2 w·m_y + ‖m_y‖² per cell.
+def _cell_log_likelihoods(z: Tensor, cells: CellMeans) -> Tensor:
+    """log q(w_kl|y) (B, H*W, K), from ‖w‖² - 2 w·m_y + ‖m_y‖² per cell.
 
     The transform is linear: w^(y) = w(z) - w(μ_y), so that no (B, K, D) array is formed.
     """
-    channels = heatmap_shape[2]
-    pixels = _to_cells(evidence.z.double(), heatmap_shape)
-    mean_pixels = _to_cells(means.double(), heatmap_shape)
-    products = torch.einsum("bklc,yklc->bykl", pixels, mean_pixels)
-    squares = pixels.square().sum(3)[:, None] - 2.0 * products + mean_pixels.square().sum(3)
+    height, width, channels = cells.shape
+    pixels = cells.transform @ z.double().view(-1, height * width, channels)
+    products = torch.matmul(pixels.transpose(0, 1), cells.means).transpose(0, 1)
+    squares = pixels.square().sum(2)[:, :, None] - 2.0 * products + cells.squares
     return -0.5 * squares - 0.5 * channels * LOG_2PI
-
-
-def _to_cells(z: Tensor, heatmap_shape: tuple[int, int, int]) -> Tensor:
-    height, width, channels = heatmap_shape
-    rows = dct_matrix(height).to(z.device)
-    columns = dct_matrix(width).to(z.device)
-    return torch.einsum("ki,bklc,lj->bijc", rows, z.view(-1, height, width, channels), columns)

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import logsumexp
 
 from ibinn.errors import DataError
 
@@ -104,31 +103,80 @@ class DensityOfStates:
             values: Statistics; a row with a value that is not finite scores NaN.
             columns: Score the marginal density of these statistics only.
         """
-        chosen = list(range(len(self.median)) if columns is None else columns)
-        array = np.asarray(values, dtype=np.float64)[:, chosen]
-        finite = np.isfinite(array).all(axis=1)
-        standard = _standardised(array[finite], self.median[chosen], self.scale[chosen])
-        log_densities = np.empty((len(standard), len(self.weights)))
-        for index, (mean, covariance) in enumerate(zip(self.means, self.covariances, strict=True)):
-            log_densities[:, index] = _log_gaussian(
-                standard, mean[chosen], covariance[np.ix_(chosen, chosen)]
-            )
+        chosen = tuple(range(len(self.median)) if columns is None else columns)
+        array = np.asarray(values, dtype=np.float64)
+        finite = np.isfinite(array[:, chosen]).all(axis=1)
         scores = np.full(len(array), np.nan)
-        scores[finite] = -logsumexp(log_densities + self.weights, axis=1)
+        scores[finite] = Marginals.of(self, (chosen,)).scores(array[finite])[:, 0]
         return scores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Marginals:
+    """Several marginal densities of one density of states, ready to score many times.
+
+    With Σ = L Lᵀ of a component's chosen statistics, log N(x; m, Σ) = -½‖L⁻¹(x - m)‖² - log|L|
+    - (T/2) log 2π. All L⁻¹ stand side by side in one matrix, zero for statistics that are not
+    chosen, so that all densities take one product.
+
+    Attributes:
+        median: Of `DensityOfStates` (T,).
+        scale: Of `DensityOfStates` (T,).
+        whitening: Every L⁻ᵀ (T, W), W the sum over marginals and components.
+        offsets: Every L⁻¹m (W,).
+        starts: First column of each marginal and component (V * M,).
+        constants: log weight - log|L| - (T/2) log 2π of each (V, M).
+    """
+
+    median: FloatArray
+    scale: FloatArray
+    whitening: FloatArray
+    offsets: FloatArray
+    starts: npt.NDArray[np.int64]
+    constants: FloatArray
+
+    @classmethod
+    def of(cls, states: DensityOfStates, chosen: Sequence[Sequence[int]]) -> Marginals:
+        """Of the statistics in these columns, at least one for each marginal."""
+        blocks, offsets, constants = [], [], []
+        for columns in (list(columns) for columns in chosen):
+            for weight, mean, covariance in zip(
+                states.weights, states.means, states.covariances, strict=True
+            ):
+                lower = np.linalg.cholesky(covariance[np.ix_(columns, columns)])
+                inverse = np.linalg.solve(lower, np.eye(len(columns)))
+                block = np.zeros((len(states.median), len(columns)))
+                block[columns] = inverse.T
+                blocks.append(block)
+                offsets.append(inverse @ mean[columns])
+                log_det = np.log(np.diagonal(lower)).sum()
+                constants.append(weight - log_det - 0.5 * len(columns) * np.log(2 * np.pi))
+        lengths = np.array([len(offset) for offset in offsets], dtype=np.int64)
+        return cls(
+            median=states.median,
+            scale=states.scale,
+            whitening=np.concatenate(blocks, axis=1),
+            offsets=np.concatenate(offsets),
+            starts=np.cumsum(lengths) - lengths,
+            constants=np.array(constants).reshape(len(chosen), -1),
+        )
+
+    def scores(self, values: FloatArray) -> FloatArray:
+        """Minus the log-densities of statistics (N, T), shape (N, V).
+
+        A value that is not finite and not chosen counts as the median.
+        """
+        known = np.where(np.isfinite(values), values, self.median)
+        standard = _standardised(known, self.median, self.scale)
+        whitened = standard @ self.whitening - self.offsets
+        squares = np.add.reduceat(whitened * whitened, self.starts, axis=1)
+        logs = self.constants - 0.5 * squares.reshape(-1, *self.constants.shape)
+        largest = logs.max(axis=2)
+        found: FloatArray = -largest - np.log(np.exp(logs - largest[:, :, None]).sum(axis=2))
+        return found
 
 
 def _standardised(values: FloatArray, median: FloatArray, scale: FloatArray) -> FloatArray:
     standard = (values - median) / scale
     beyond = np.maximum(np.abs(standard) / MARGIN, 1.0)
     return np.clip(standard, -MARGIN, MARGIN) * (1.0 + np.log(beyond))
-
-
-def _log_gaussian(x: FloatArray, mean: FloatArray, covariance: FloatArray) -> FloatArray:
-    lower = np.linalg.cholesky(covariance)
-    whitened = np.linalg.solve(lower, (x - mean).T)
-    log_det = 2.0 * np.log(np.diagonal(lower)).sum()
-    result: FloatArray = -0.5 * (
-        (whitened**2).sum(axis=0) + log_det + len(mean) * np.log(2 * np.pi)
-    )
-    return result

@@ -15,15 +15,17 @@ Shapes: N images, T statistics, n images of part A.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from ibinn.ood.combination import DensityOfStates
+from ibinn.ood.combination import DensityOfStates, Marginals
+from ibinn.ood.ranking import SortedReferences
 from ibinn.types import Group
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 TAIL_SHARE = 0.05
 """Share of part A beyond which a p-value follows an exponential tail instead of ranks."""
@@ -107,12 +109,17 @@ class CombinedTest:
         alone: Position of each statistic that is looked at alone, by name.
         groups: Positions of each group's statistics.
         tails: Per view and, as ``group:view``, per view within a group.
+        prepared: What of these can be computed before an image is there; none without tails.
     """
 
     states: DensityOfStates
     alone: Mapping[str, int]
     groups: Mapping[str, tuple[int, ...]]
     tails: Mapping[str, Tail]
+    prepared: Prepared | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prepared", Prepared.of(self) if self.tails else None)
 
     @classmethod
     def fit(
@@ -135,20 +142,8 @@ class CombinedTest:
 
     def surprises(self, values: FloatArray) -> Surprises:
         """What every view says of statistics (N, T); NaN for an image with one not finite."""
-        scores = self._scores(values)
-        nats = {name: tail.surprise(scores[name]) for name, tail in self.tails.items()}
-        broken = ~np.isfinite(values).all(axis=1)
-        if broken.any():
-            nats = {name: np.where(broken, np.nan, found) for name, found in nats.items()}
-        return Surprises(
-            views={JOINT: nats[JOINT], **{name: nats[name] for name in self.alone}},
-            groups={
-                group: np.asarray(
-                    sum(found for name, found in nats.items() if name.startswith(f"{group}:"))
-                )
-                for group in self.groups
-            },
-        )
+        assert self.prepared is not None
+        return self.prepared.surprises(values)
 
     def _scores(self, values: FloatArray) -> dict[str, FloatArray]:
         found = {JOINT: self.states.score(values)}
@@ -161,3 +156,74 @@ class CombinedTest:
                 if column in columns:
                     found[f"{group}:{name}"] = values[:, column]
         return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prepared:
+    """A combined test with everything computed that does not depend on the image.
+
+    A statistic that is looked at alone says the same within its group as over all, so it is
+    ranked once. V densities come first (the joint one, then those of groups), then A statistics.
+
+    Attributes:
+        densities: The V densities.
+        alone: Columns of the A statistics.
+        names: Of the V + A scores, as in `CombinedTest.tails`.
+        references: Their values on part A.
+        thresholds: t of `Tail` (V + A,).
+        scales: b of `Tail` (V + A,).
+        views: Name and position of every view.
+        groups: Per group the positions of its scores.
+    """
+
+    densities: Marginals
+    alone: IntArray
+    names: tuple[str, ...]
+    references: SortedReferences
+    thresholds: FloatArray
+    scales: FloatArray
+    views: tuple[tuple[str, int], ...]
+    groups: tuple[tuple[str, tuple[int, ...]], ...]
+
+    @classmethod
+    def of(cls, test: CombinedTest) -> Prepared:
+        """From a fitted test."""
+        whole = tuple(range(len(test.states.median)))
+        filled = {group: columns for group, columns in test.groups.items() if columns}
+        names = (JOINT, *(f"{group}:{JOINT}" for group in filled), *test.alone)
+        tails = [test.tails[name] for name in names]
+        place = {name: position for position, name in enumerate(names)}
+        return cls(
+            densities=Marginals.of(test.states, (whole, *filled.values())),
+            alone=np.array(list(test.alone.values()), dtype=np.int64),
+            names=names,
+            references=SortedReferences.of([tail.values for tail in tails]),
+            thresholds=np.array([tail.threshold for tail in tails]),
+            scales=np.array([tail.scale for tail in tails]),
+            views=tuple((name, place[name]) for name in (JOINT, *test.alone)),
+            groups=tuple(
+                (
+                    group,
+                    (
+                        *((place[f"{group}:{JOINT}"],) if columns else ()),
+                        *(place[n] for n, column in test.alone.items() if column in columns),
+                    ),
+                )
+                for group, columns in test.groups.items()
+            ),
+        )
+
+    def surprises(self, values: FloatArray) -> Surprises:
+        """See `CombinedTest.surprises`; each score is treated as `Tail.surprise` does."""
+        broken = ~np.isfinite(values).all(axis=1)
+        alone = np.where(broken[:, None], 0.0, values[:, self.alone])
+        scores = np.concatenate((self.densities.scores(values), alone), axis=1)
+        counts = self.references.counts
+        ranked = (1 + counts - self.references.below(scores)) / (counts + 1)
+        beyond = (scores - self.thresholds) / self.scales
+        nats = np.where(beyond > 0, beyond - np.log(TAIL_SHARE), -np.log(ranked))
+        nats[broken] = np.nan
+        return Surprises(
+            views={name: nats[:, position] for name, position in self.views},
+            groups={group: nats[:, list(places)].sum(axis=1) for group, places in self.groups},
+        )

@@ -314,14 +314,22 @@ def _check_alpha_range(alpha: float) -> None:
         )
 
 
-def _transformed(values: FloatArray, kind: TestKind, centre: float | None) -> FloatArray:
+def check_centre(kind: TestKind, centre: float | None) -> None:
+    """Refuse a typicality test without a centre, and a centre for any other test.
+
+    Raises:
+        ConfigError: One of these.
+    """
     if kind is TestKind.TYPICALITY:
         if centre is None or not math.isfinite(centre):
             raise ConfigError(
                 f"the typicality test got centre={centre}; expected the statistic's mean on "
                 "calibration part A"
             )
-        return np.abs(values - centre)
-    if centre is not None:
+    elif centre is not None:
         raise ConfigError(f"the {kind.value} test got centre={centre:g}; it takes None")
-    return values
+
+
+def _transformed(values: FloatArray, kind: TestKind, centre: float | None) -> FloatArray:
+    check_centre(kind, centre)
+    return values if centre is None else np.abs(values - centre)

@@ -9,7 +9,12 @@ import torch
 from scipy.fft import idctn
 
 from ibinn.errors import NotExplainableError
-from ibinn.explain.heatmap import completeness_error, log_odds_heatmap, posterior_heatmaps
+from ibinn.explain.heatmap import (
+    CellMeans,
+    completeness_error,
+    log_odds_heatmap,
+    posterior_heatmaps,
+)
 from ibinn.latent import MixtureConfig, wide_means
 from tests.ibinn.networks import CIFAR, SIDE, evidence_of, random_classifier
 
@@ -34,9 +39,8 @@ class Explained:
         self.temperature = temperature
         self.maps = posterior_heatmaps(
             self.evidence,
-            means=self.means,
+            cells=CellMeans.of(self.means, self.shape),
             subspaces=self.model.mixture.subspaces(),
-            heatmap_shape=self.shape,
             temperature=temperature,
         )
 
@@ -97,9 +101,8 @@ def test_heatmaps_of_classes_agree_where_the_means_do():
     evidence = evidence_of(explained.model, torch.randn(1, 3, SIDE, SIDE))
     found = posterior_heatmaps(
         evidence,
-        means=mixture.means.detach(),
+        cells=CellMeans.of(mixture.means.detach(), network.heatmap_shape),
         subspaces=mixture.subspaces(),
-        heatmap_shape=network.heatmap_shape,
     )
     spread = (found.amax(1) - found.amin(1))[0]
     assert spread[1, 0] > 1
@@ -116,9 +119,8 @@ def test_heatmaps_do_not_depend_on_the_batch():
     )
     alone = posterior_heatmaps(
         first,
-        means=explained.means,
+        cells=CellMeans.of(explained.means, explained.shape),
         subspaces=explained.model.mixture.subspaces(),
-        heatmap_shape=explained.shape,
     )
     torch.testing.assert_close(alone[0], explained.maps[0])
 
@@ -132,11 +134,5 @@ def test_the_completeness_error_is_that_of_the_worst_class():
 
 def test_a_network_that_mixes_all_positions_has_no_heatmap():
     model = random_classifier(CIFAR, classes=CLASSES)
-    evidence = evidence_of(model, torch.randn(1, 3, SIDE, SIDE))
     with pytest.raises(NotExplainableError, match="ends in DCT pooling"):
-        posterior_heatmaps(
-            evidence,
-            means=model.mixture.dense_means(),
-            subspaces=model.mixture.subspaces(),
-            heatmap_shape=model.network.heatmap_shape,
-        )
+        CellMeans.of(model.mixture.dense_means(), model.network.heatmap_shape)

@@ -301,3 +301,15 @@ def test_the_feature_map_is_the_inverse_cosine_transform(small):
     np.testing.assert_allclose(
         statistics.feature_map(z, small.context).numpy(), expected, atol=1e-12
     )
+
+
+def test_what_a_batch_shares_changes_no_statistic():
+    world = World.of("small")
+    shared = world.context.for_batch(world.evidence)
+    for statistic in world.statistics:
+        torch.testing.assert_close(
+            statistic.compute(world.evidence, shared),
+            statistic.compute(world.evidence, world.context),
+            rtol=0.0,
+            atol=0.0,
+        )
