@@ -67,7 +67,7 @@ def test_a_notebook_uses_public_names_only(path):
                 names = [part for alias in node.names for part in alias.name.split(".")]
             elif isinstance(node, ast.Attribute):
                 names = [node.attr]
-            private = [name for name in names if name.startswith("_")]
+            private = [n for n in names if n.startswith("_") and not n.endswith("__")]
             assert not private, f"{path.stem} uses {private}"
 
 

@@ -319,26 +319,17 @@ def compare(
 
 def headline(result: Headline) -> dict[str, float]:
     """The figures of the trust score and of what it is held against, for the manifest."""
-    own = result.mix.rankings[0]
-    others = {r.name: r for r in result.mix.rankings if r.name in BARRED}
-    differences = {c.other: c for c in result.mix.comparisons if c.barred}
+    others = {r.name: _named(r, result.coverages) for r in result.mix.rankings}
+    less = {c.other: _named(c, result.coverages) for c in result.mix.comparisons if c.barred}
     found: dict[str, float] = {}
-    for name, figure, pick in (
-        ("augrc", own.augrc, None),
-        *(
-            (f"selective_risk@{at:g}", own.selective_risk[i], i)
-            for i, at in enumerate(result.coverages)
-        ),
-    ):
-        found |= {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}
-        for other, ranking in others.items():
-            both = (ranking, differences[other])
-            theirs, less = (x.augrc if pick is None else x.selective_risk[pick] for x in both)
+    for name, own in others[TRUST].items():
+        found |= {name: own.value, f"{name}_low": own.low, f"{name}_high": own.high}
+        for other, differences in less.items():
             found |= {
-                f"{name}/{other}": theirs.value,
-                f"{name}-{other}": less.value,
-                f"{name}-{other}_low": less.low,
-                f"{name}-{other}_high": less.high,
+                f"{name}/{other}": others[other][name].value,
+                f"{name}-{other}": differences[name].value,
+                f"{name}-{other}_low": differences[name].low,
+                f"{name}-{other}_high": differences[name].high,
             }
     return found
 
@@ -369,6 +360,11 @@ def figures(result: Headline) -> dict[str, Figure]:
         plots.style(axes)
     figure.legend(loc="outside upper center", ncols=2, fontsize=8.5, frameon=False)
     return {"curves": figure}
+
+
+def _named(found: RankingFigures | Comparison, coverages: Sequence[float]) -> dict[str, Estimate]:
+    risks = zip(coverages, found.selective_risk, strict=True)
+    return {"augrc": found.augrc, **{f"selective_risk@{at:g}": risk for at, risk in risks}}
 
 
 def _own_scores(mix: Mix, material: Material) -> list[Scored]:
