@@ -97,7 +97,7 @@ class Surprises:
     @property
     def smallest_p(self) -> FloatArray:
         """Min-p, the alternative that is reported beside it: the largest of the views (N,)."""
-        return np.max(list(self.views.values()), axis=0)
+        return np.asarray(np.max(list(self.views.values()), axis=0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -215,7 +215,7 @@ class Prepared:
 
     def surprises(self, values: FloatArray) -> Surprises:
         """See `CombinedTest.surprises`; each score is treated as `Tail.surprise` does."""
-        broken = ~np.isfinite(values).all(axis=1)
+        broken = np.asarray(~np.isfinite(values).all(axis=1))
         alone = np.where(broken[:, None], 0.0, values[:, self.alone])
         scores = np.concatenate((self.densities.scores(values), alone), axis=1)
         counts = self.references.counts
