@@ -258,6 +258,11 @@ def _load_model(found: Manifest, folder: Path) -> GenerativeClassifier:
             )
             + "; expected exactly the tensors of the architecture; export the bundle again"
         )
+    if broken := [name for name, value in state.items() if not value.isfinite().all()]:
+        raise BundleFormatError(
+            f"{folder / WEIGHTS}: tensor {broken[0]!r} holds values that are not finite; a model "
+            "with them assesses nothing; train it again from a checkpoint before they came"
+        )
     return model.eval()
 
 

@@ -10,22 +10,33 @@ only when a command needs one, a client only with ``--server``.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from ibinn import __version__
-from ibinn.errors import ConfigError, IbinnError
+from ibinn.errors import ConfigError
+from ibinn.group_command import judge_group
 from ibinn.json_lines import json_line
-from ibinn.rendering import model_block, prediction_block, predictions_table
+from ibinn.policy.cli import app as policy_app
+from ibinn.rendering import (
+    explanation_block,
+    model_block,
+    prediction_block,
+    predictions_table,
+)
 from ibinn.sources import IMAGE_ERRORS, Failure, open_source
-from ibinn.types import Prediction
-
-_PLAIN_WIDTH = 160
+from ibinn.terminal import complain as _complain
+from ibinn.terminal import console as _console
+from ibinn.terminal import reported_errors as _reported_errors
+from ibinn.types import (
+    ContrastChoice,
+    ExplainOptions,
+    Explanation,
+    HeatmapSize,
+    Prediction,
+)
 
 app = typer.Typer(
     help="Classify images, and say how far the answers can be trusted.",
@@ -34,6 +45,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(policy_app, name="policy")
 
 Server = Annotated[
     str | None,
@@ -44,6 +56,11 @@ Bundle = Annotated[
     Path | None,
     typer.Option(help="Load this bundle instead of the embedded one.", metavar="DIR",
                  show_default=False),
+]  # fmt: skip
+PolicyFile = Annotated[
+    Path | None,
+    typer.Option("--policy", help="Decide with this policy what to do with each answer: ACCEPT, "
+                 "DEFER or REJECT_INPUT; see `ibinn policy`.", metavar="FILE", show_default=False),
 ]  # fmt: skip
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 
@@ -71,6 +88,7 @@ def classify(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", show_default=False)],
     server: Server = None,
     bundle: Bundle = None,
+    policy: PolicyFile = None,
     as_json: AsJson = False,
     alpha: Annotated[
         float | None,
@@ -78,13 +96,13 @@ def classify(
                      show_default=False),
     ] = None,
 ) -> None:  # fmt: skip
-    """Answer each IMAGE with its class, a verdict and the reason."""
+    """Answer each IMAGE with its class, a verdict and the reason, and a decision under a policy."""
     console = _console()
     answers: list[tuple[str, Prediction]] = []
     failed = 0
     with _reported_errors():
         try:
-            with open_source(server=server, bundle=bundle, alpha=alpha) as source:
+            with open_source(server=server, bundle=bundle, alpha=alpha, policy=policy) as source:
                 for path, answer in zip(images, source.classify(images), strict=True):
                     if isinstance(answer, Failure):
                         failed += 1
@@ -107,49 +125,86 @@ def classify(
 def explain(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", show_default=False)],
     out: Annotated[
-        Path, typer.Option(help="Where to write the picture.", metavar="PNG", show_default=False)
-    ],
+        Path | None,
+        typer.Option(help="Where to write the picture.", metavar="PNG", show_default=False),
+    ] = None,
     classes: Annotated[
         list[str] | None,
         typer.Option("--class", help="Explain this class; may be given more than once. "
                      "Without it: the most probable ones.", metavar="NAME", show_default=False),
     ] = None,
+    contrast: Annotated[
+        str | None,
+        typer.Option(help="Weigh the evidence for this class against another one.",
+                     metavar="NAME", show_default=False),
+    ] = None,
+    versus: Annotated[
+        str | None,
+        typer.Option(help="The other class of the contrast. Without it: the most probable one "
+                     "besides.", metavar="NAME", show_default=False),
+    ] = None,
+    size: Annotated[
+        HeatmapSize,
+        typer.Option(help="Cells of the heatmaps in JSON: those of the last feature map, or the "
+                     "pixels of the network's input."),
+    ] = HeatmapSize.GRID,
     server: Server = None,
     bundle: Bundle = None,
+    policy: PolicyFile = None,
+    as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Draw which parts of IMAGE speak for and against classes, as a PNG."""
-    console = _console()
+    """Show which parts of IMAGE speak for and against classes, as a PNG, as JSON or both."""
     with _reported_errors():
-        if out.suffix.lower() != ".png":
-            raise ConfigError(f"--out is {str(out)!r}, expected a name that ends in .png")
-        if not out.parent.is_dir():
-            raise ConfigError(f"the folder of --out, {str(out.parent)!r}, does not exist; make it")
-        with open_source(server=server, bundle=bundle) as source:
+        _check_out(out, as_json=as_json)
+        pair = None
+        if contrast is not None or versus is not None:
+            pair = ContrastChoice(class_name=contrast, versus=versus)
+        options = ExplainOptions(classes=tuple(classes or ()), contrast=pair, heatmap_size=size)
+        with open_source(server=server, bundle=bundle, policy=policy) as source:
             try:
-                explanation = source.explain(image, classes or None)
+                explanation = source.explain(image, options)
             except IMAGE_ERRORS as error:
                 _complain(error, image=image)
                 raise typer.Exit(1) from error
-        from ibinn.decoding import Limits, open_image
-        from ibinn.explain.drawing import SheetRow, explanation_sheet
+        if out is not None:
+            _draw(image, explanation, out)
+        if as_json:
+            typer.echo(json_line(explanation, file=str(image)))
+        else:
+            console = _console()
+            console.print(explanation_block(str(image), explanation))
+            console.print(f"written to {out}", markup=False, highlight=False)
 
-        original = open_image(image, Limits()).pixels
-        row = SheetRow(title=image.name, explanation=explanation, original=original)
-        explanation_sheet([row]).save(out, format="PNG")
-        console.print(prediction_block(str(image), explanation.prediction))
-        for heatmap in explanation.heatmaps:
-            console.print(
-                f"heatmap of {heatmap.class_name}: adds up to log q = "
-                f"{heatmap.log_posterior:.4f} nats within {heatmap.completeness_error:.1e}",
-                markup=False, highlight=False,
-            )  # fmt: skip
-        console.print(f"written to {out}", markup=False, highlight=False)
+
+def _check_out(out: Path | None, *, as_json: bool) -> None:
+    if out is None:
+        if as_json:
+            return
+        raise ConfigError("neither --out nor --json is given; say where the picture goes: --out X")
+    if out.suffix.lower() != ".png":
+        raise ConfigError(f"--out is {str(out)!r}, expected a name that ends in .png")
+    if not out.parent.is_dir():
+        raise ConfigError(f"the folder of --out, {str(out.parent)!r}, does not exist; make it")
+
+
+def _draw(image: Path, explanation: Explanation, out: Path) -> None:
+    from ibinn.decoding import Limits, open_image
+    from ibinn.explain.drawing import SheetRow, explanation_sheet
+
+    original = open_image(image, Limits()).pixels
+    row = SheetRow(title=image.name, explanation=explanation, original=original)
+    explanation_sheet([row]).save(out, format="PNG")
 
 
 @app.command()
-def model(server: Server = None, bundle: Bundle = None, as_json: AsJson = False) -> None:
-    """Describe the model: classes, calibration, tests and what they are worth."""
-    with _reported_errors(), open_source(server=server, bundle=bundle) as source:
+def model(
+    server: Server = None,
+    bundle: Bundle = None,
+    policy: PolicyFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Describe the model: classes, limits, calibration, policy, and what it is worth."""
+    with _reported_errors(), open_source(server=server, bundle=bundle, policy=policy) as source:
         info = source.model()
         if as_json:
             typer.echo(json_line(info))
@@ -172,6 +227,9 @@ def verify(
         )
 
 
+app.command("judge-group")(judge_group)
+
+
 def main() -> None:
     """Entry point of the console script."""
     for stream in (sys.stdout, sys.stderr):
@@ -180,27 +238,6 @@ def main() -> None:
         if reconfigure is not None:
             reconfigure(errors="replace")
     app()
-
-
-def _console() -> Console:
-    """Console on stdout; wide lines where no terminal sets a width, so that nothing is cut."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_PLAIN_WIDTH)
-
-
-@contextmanager
-def _reported_errors() -> Iterator[None]:
-    """End with code 2 and a message instead of a traceback on an error of `ibinn`."""
-    try:
-        yield
-    except IbinnError as error:
-        _complain(error)
-        raise typer.Exit(2) from error
-
-
-def _complain(error: IbinnError, *, image: Path | None = None) -> None:
-    where = f"{image}: " if image is not None and str(image) not in str(error) else ""
-    typer.echo(f"ibinn: {where}{error}", err=True)
 
 
 if __name__ == "__main__":

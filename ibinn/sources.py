@@ -20,10 +20,12 @@ from ibinn.errors import (
     InvalidImageError,
     OverloadedError,
 )
-from ibinn.types import Explanation, ModelInfo, Prediction
+from ibinn.explain import options as choices
+from ibinn.types import ExplainOptions, Explanation, ModelInfo, Prediction
 
 if TYPE_CHECKING:
     from ibinn.client import Client
+    from ibinn.deciding import DecidingClassifier
     from ibinn.trusted import TrustedClassifier
 
 _BATCH = 32
@@ -51,8 +53,8 @@ class Source(Protocol):
     def classify(self, paths: Sequence[Path]) -> Iterator[Prediction | Failure]:
         """Answer each image, in order; a `Failure` where one could not be answered."""
 
-    def explain(self, path: Path, classes: Sequence[str] | None) -> Explanation:
-        """Heatmaps of ``classes``, or of the most probable ones."""
+    def explain(self, path: Path, options: ExplainOptions) -> Explanation:
+        """Heatmaps for one image, and its answer."""
 
     def model(self) -> ModelInfo:
         """What the model is."""
@@ -62,7 +64,7 @@ class Source(Protocol):
 class LocalSource:
     """Answers from a classifier in this process, computed in batches."""
 
-    classifier: TrustedClassifier
+    classifier: TrustedClassifier | DecidingClassifier
 
     def classify(self, paths: Sequence[Path]) -> Iterator[Prediction | Failure]:
         for start in range(0, len(paths), _BATCH):
@@ -78,8 +80,11 @@ class LocalSource:
             for position in range(len(batch)):
                 yield failures[position] if position in failures else next(predictions)
 
-    def explain(self, path: Path, classes: Sequence[str] | None) -> Explanation:
-        return self.classifier.explain(path, classes)
+    def explain(self, path: Path, options: ExplainOptions) -> Explanation:
+        info = self.classifier.info
+        choices.check(options, info)
+        wanted = choices.classes_to_compute(options, info.classes)
+        return choices.arranged(self.classifier.explain(path, wanted), options)
 
     def model(self) -> ModelInfo:
         return self.classifier.info
@@ -102,8 +107,13 @@ class RemoteSource:
         except IMAGE_ERRORS as error:
             return Failure(error=error)
 
-    def explain(self, path: Path, classes: Sequence[str] | None) -> Explanation:
-        return self.client.explain(path, classes=classes)
+    def explain(self, path: Path, options: ExplainOptions) -> Explanation:
+        return self.client.explain(
+            path,
+            classes=options.classes,
+            contrast=options.contrast,
+            heatmap_size=options.heatmap_size,
+        )
 
     def model(self) -> ModelInfo:
         return self.client.model()
@@ -111,13 +121,18 @@ class RemoteSource:
 
 @contextmanager
 def open_source(
-    *, server: str | None, bundle: Path | None, alpha: float | None = None
+    *,
+    server: str | None,
+    bundle: Path | None,
+    alpha: float | None = None,
+    policy: Path | None = None,
 ) -> Iterator[Source]:
     """The source that the options ask for, closed afterwards.
 
     Raises:
         ConfigError: Options that exclude each other.
         BundleError: The bundle cannot be used.
+        PolicyError: The policy cannot be used, or not with this bundle.
         RemoteError: The server cannot be reached.
     """
     if server is not None:
@@ -127,13 +142,23 @@ def open_source(
             raise ConfigError(
                 "got --server and --alpha; a server keeps its own significance, leave --alpha out"
             )
+        if policy is not None:
+            raise ConfigError(
+                "got --server and --policy; a server keeps its own policy, leave --policy out"
+            )
         from ibinn.client import Client
 
         with Client(server) as client:
             yield RemoteSource(client=client)
         return
+    if alpha is not None and policy is not None:
+        raise ConfigError(
+            "got --alpha and --policy; a policy has its own significance, leave --alpha out"
+        )
     with Console(stderr=True).status("loading the model …"):
-        classifier = load_classifier(bundle, alpha)
+        classifier = (
+            load_classifier(bundle, alpha) if policy is None else load_under_policy(bundle, policy)
+        )
     yield LocalSource(classifier=classifier)
 
 
@@ -142,3 +167,14 @@ def load_classifier(path: Path | None, alpha: float | None) -> TrustedClassifier
     from ibinn.bundle import embedded_path, load
 
     return load(embedded_path() if path is None else path, alpha=alpha)
+
+
+def load_under_policy(path: Path | None, policy: Path) -> DecidingClassifier:
+    """The classifier of the bundle at ``path``, or of the embedded bundle, with its decisions."""
+    from ibinn.policy.file import read
+
+    rules = read(policy)
+    from ibinn.bundle import embedded_path
+    from ibinn.deciding import load
+
+    return load(embedded_path() if path is None else path, rules)

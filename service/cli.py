@@ -12,7 +12,8 @@ import typer
 
 import ibinn
 from ibinn import manifest
-from ibinn.errors import IbinnError
+from ibinn.errors import ConfigError, IbinnError
+from ibinn.policy import file as policy_file
 from ibinn.types import ModelInfo
 from service import settings as settings_module
 from service.predictor import Classifier
@@ -45,6 +46,7 @@ def _print_version(asked: bool) -> None:
 def serve(
     bundle: Annotated[Path | None, _option("bundle")] = None,
     alpha: Annotated[float | None, _option("alpha")] = None,
+    policy: Annotated[Path | None, _option("policy")] = None,
     device: Annotated[str | None, _option("device")] = None,
     host: Annotated[str | None, _option("host")] = None,
     port: Annotated[int | None, _option("port")] = None,
@@ -100,6 +102,7 @@ def run(settings: Settings) -> None:
         typer.echo(
             f"ready grpc={addresses.grpc} metrics={addresses.metrics} "
             f"model={info.name} weights={weights} alpha={info.alpha:g}"
+            + (f" policy={info.policy.digest[:12]}" if info.policy else "")
         )
         sys.stdout.flush()
 
@@ -107,16 +110,24 @@ def run(settings: Settings) -> None:
 
 
 def load_bundle(settings: Settings) -> Classifier:
-    """The classifier of the settings' bundle.
+    """The classifier of the settings' bundle, under the settings' policy if there is one.
 
     Raises:
         BundleError: There is no usable bundle.
-        ConfigError: The bundle's calibration cannot give the significance asked for.
+        ConfigError: The bundle's calibration cannot give the significance asked for, or one is
+            given beside a policy, which has its own.
+        PolicyError: The policy cannot be used, or not with this bundle.
     """
+    if settings.policy is not None and settings.alpha is not None:
+        raise ConfigError(
+            f"got alpha {settings.alpha:g} and policy {settings.policy}; a policy has its own "
+            "significance, leave --alpha (IBINN_ALPHA) out"
+        )
+    policy = None if settings.policy is None else policy_file.read(settings.policy)
     if settings.bundle is not None:
         manifest.read(settings.bundle)
     # torch takes seconds to import: --help, a wrong setting or path need not wait for it.
-    from ibinn import bundle
+    from ibinn import bundle, deciding
     from ibinn.images import Limits
 
     limits = Limits(
@@ -125,6 +136,8 @@ def load_bundle(settings: Settings) -> Classifier:
         max_side=settings.max_side_px,
     )
     path = settings.bundle or bundle.embedded_path()
+    if policy is not None:
+        return deciding.load(path, policy, device=settings.device, limits=limits)
     return bundle.load(path, alpha=settings.alpha, device=settings.device, limits=limits)
 
 

@@ -20,6 +20,7 @@ from prometheus_client import (
 )
 
 from ibinn.errors import ConfigError
+from ibinn.policy import RULES, action_of
 from ibinn.types import ModelInfo, Prediction, Verdict
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -92,6 +93,12 @@ class Monitor:
             ("test",),
             registry=self.registry,
         )
+        self._decisions = Counter(
+            "ibinn_decisions",
+            "Answers by what the policy made of them and the rule that fired.",
+            ("action", "rule"),
+            registry=self.registry,
+        )
         self._rejections = Counter(
             "ibinn_rejections",
             "Requests without an answer by reason.",
@@ -126,6 +133,8 @@ class Monitor:
     def prediction(self, prediction: Prediction) -> None:
         """An answer was given."""
         self._verdicts.labels(prediction.verdict.value).inc()
+        if (decision := prediction.decision) is not None:
+            self._decisions.labels(decision.action.value, decision.rule).inc()
         combined = () if prediction.combined is None else (prediction.combined,)
         for test in (*prediction.tests, *combined):
             self._tests.labels(test.name).inc(0 if test.p_value is None else 1)
@@ -138,6 +147,8 @@ class Monitor:
         self._model_info.labels(
             info.name, versions.weights, versions.calibration, versions.policy
         ).set(1)
+        for rule in RULES if info.policy is not None else ():
+            self._decisions.labels(action_of(rule).value, rule.value)
         for test in info.tests:
             self._tests.labels(test.name)
             self._flags.labels(test.name)

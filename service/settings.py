@@ -34,6 +34,10 @@ class Settings(BaseSettings):
     alpha: float | None = Field(
         None, gt=0, lt=1, description="Significance of the verdict; none: the bundle's."
     )
+    policy: Path | None = Field(
+        None,
+        description="Policy file that decides what to do with every answer; none: no decision.",
+    )
     device: str = Field("cpu", description="Where the network runs, such as cpu or cuda.")
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0: all.")
     port: Port = Field(50051, description="Port for gRPC; 0 takes a free one.")

@@ -149,7 +149,7 @@ def decide(policy: Policy, prediction: Prediction) -> Decision:
     rule, chosen = RULES[int(made.rules[0])], int(made.classes[0])
     cost = float(made.expected_costs[0])
     return Decision(
-        action=_action(rule),
+        action=action_of(rule),
         class_name=policy.classes[chosen] if rule is Rule.ACCEPTED else None,
         rule=rule.value,
         reason=_words(rule, policy, prediction, chosen, float(made.probabilities[0]), cost),
@@ -306,7 +306,8 @@ def _class_unusual(
     return unusual
 
 
-def _action(rule: Rule) -> Action:
+def action_of(rule: Rule) -> Action:
+    """What is done where a rule fires."""
     if rule is Rule.ACCEPTED:
         return Action.ACCEPT
     return Action.REJECT_INPUT if rule is Rule.UNKNOWN_PICTURE else Action.DEFER

@@ -25,6 +25,7 @@ from ibinn.errors import (
     ImageError,
     InvalidImageError,
     OverloadedError,
+    PolicyFormatError,
     UnavailableError,
     UnknownClassError,
 )
@@ -32,21 +33,27 @@ from ibinn.json_lines import json_line
 from ibinn.rendering import (
     VERDICT_STYLES,
     bar,
+    model_block,
     prediction_block,
     predictions_table,
     printable,
 )
 from ibinn.samples import noise
 from ibinn.types import (
+    Action,
+    ConformalSet,
+    Decision,
     Explanation,
     Heatmap,
     ModelInfo,
     Prediction,
     Receipt,
     ServerTiming,
+    SetMethod,
     Verdict,
 )
 from tests.ibinn.answers import CLASSES, make_info, make_prediction
+from tests.service.stub import POLICY, REPORT
 
 
 class StubClassifier:
@@ -89,6 +96,27 @@ class StubClassifier:
         )
 
 
+class DecidingStub(StubClassifier):
+    """`StubClassifier` under a policy: accepts what is not flagged."""
+
+    def assess(self, prepared: Sequence[bytes]) -> list[Prediction]:
+        return [
+            dataclasses.replace(answer, decision=decision_for(answer))
+            for answer in super().assess(prepared)
+        ]
+
+
+def decision_for(answer: Prediction) -> Decision:
+    accepted = answer.verdict is Verdict.NOT_FLAGGED
+    return Decision(
+        action=Action.ACCEPT if accepted else Action.DEFER,
+        class_name="dog" if accepted else None,
+        rule="accepted" if accepted else "unknown",
+        reason="Acting on dog is cheap." if accepted else "A person decides.",
+        expected_cost=0.125,
+    )
+
+
 class StubClient:
     """`StubClassifier` behind the client's methods; the address decides what goes wrong."""
 
@@ -116,6 +144,9 @@ class StubClient:
             raise UnavailableError("the server is draining", code="UNAVAILABLE")
         return make_prediction()
 
+    def explain(self, image: Path, **options: Any) -> Explanation:
+        return StubClassifier().explain(image, list(CLASSES) if options["contrast"] else None)
+
     def model(self) -> ModelInfo:
         return make_info()
 
@@ -129,7 +160,13 @@ def classifier(monkeypatch: pytest.MonkeyPatch) -> StubClassifier:
             raise BundleNotFoundError(f"there is no bundle at {path}")
         return stub
 
+    def load_under_policy(path: Path | None, policy: Path) -> DecidingStub:
+        if policy.suffix != ".json":
+            raise PolicyFormatError(f"policy {policy} cannot be read")
+        return DecidingStub()
+
     monkeypatch.setattr(sources, "load_classifier", load)
+    monkeypatch.setattr(sources, "load_under_policy", load_under_policy)
     return stub
 
 
@@ -219,6 +256,9 @@ def test_a_wrong_bundle_gives_code_2_without_a_traceback(
     [
         ("--server", "host:1", "--bundle", "x"),
         ("--server", "host:1", "--alpha", "0.05"),
+        ("--server", "host:1", "--policy", "policy.json"),
+        ("--alpha", "0.05", "--policy", "policy.json"),
+        ("--policy", "policy.txt"),
         ("--alpha", "much"),
         ("--no-such-option",),
     ],
@@ -237,6 +277,57 @@ def test_json_lines_hold_every_field_in_order(classifier: StubClassifier, folder
     assert answers[1]["verdict"] == "UNKNOWN"
     assert answers[1]["combined"]["p_value"] == 0.0004
     assert answers[0]["classes"][0]["name"] == "cat"
+
+
+def test_decisions_of_a_policy_are_shown_in_every_form(
+    classifier: StubClassifier, folder: Path
+) -> None:
+    good, unknown, policy = folder / "good.jpg", folder / "Unknown.png", "--policy=policy.json"
+    block = ibinn("classify", good, policy).stdout
+    for words in ("ACCEPT dog", "Acting on dog is cheap.", "rule accepted", "0.125"):
+        assert words in block
+    table = ibinn("classify", good, unknown, policy).stdout
+    for words in ("decision", "ACCEPT dog", "DEFER", "A person decides.", "1 ACCEPT, 1 DEFER"):
+        assert words in table
+    lines = ibinn("classify", good, unknown, policy, "--json").stdout.splitlines()
+    assert [json.loads(line)["decision"]["action"] for line in lines] == ["ACCEPT", "DEFER"]
+    assert "DEFER" not in ibinn("classify", good, unknown).stdout
+
+
+def test_every_prediction_set_is_shown() -> None:
+    answer = make_prediction()
+    raps = ConformalSet(
+        classes=("cat", "dog"), target_coverage=0.9, measured_coverage=0.91, method=SetMethod.RAPS
+    )
+    assert answer.conformal is not None
+    answer = dataclasses.replace(answer, conformal_sets=(answer.conformal, raps))
+    shown = colours(prediction_block("cat.png", answer), NO_COLOR="1")
+    assert shown.count("class set") == 1
+    assert "raps set" in shown
+    assert "{cat, dog}" in shown
+    assert json.loads(json_line(answer))["conformal_sets"][1]["method"] == "raps"
+
+
+def test_model_is_shown_with_its_report_policy_and_what_it_cannot_see() -> None:
+    info = dataclasses.replace(make_info(), report=REPORT, policy=POLICY, erased=("Faint noise.",))
+    console = Console(file=io.StringIO(), width=200)
+    console.print(model_block(info))
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    for words in (
+        "undetectable",
+        "Faint noise.",
+        "policy strict",
+        "at most 2.0 % of accepted answers wrong, with confidence 95 %",
+        "78.0–80.0 %",
+        "floor 0.012",
+        "raps sets for 90 %",
+        "risk at 80 % accepted",
+        "against resnet",
+        "lower, which is better",
+        "worst accuracy",
+    ):
+        assert words in shown, words
 
 
 def test_json_writes_numbers_that_are_not_finite_as_null() -> None:
@@ -298,8 +389,24 @@ def test_explain_writes_a_png(classifier: StubClassifier, folder: Path) -> None:
     result = ibinn("explain", image, "--out", out, "--class", "dog")
     assert result.exit_code == 0, result.output
     assert out.read_bytes().startswith(b"\x89PNG")
-    assert "heatmap of dog: adds up to log q = -0.4800 nats" in result.stdout
-    assert "heatmap of cat" not in result.stdout
+    assert "of dog: adds up to log q = -0.4800 nats" in result.stdout
+    assert "of cat: adds up" not in result.stdout
+
+
+@pytest.mark.parametrize("server", [(), ("--server", "host:1")])
+def test_explanation_comes_as_json_with_a_contrast(
+    classifier: StubClassifier, client: None, folder: Path, server: tuple[str, ...]
+) -> None:
+    options = ("--json", "--contrast", "ship", "--size", "grid", *server)
+    result = ibinn("explain", folder / "good.jpg", *options)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["file"] == str(folder / "good.jpg")
+    assert len(found["heatmaps"][0]["values"]) == 4
+    if not server:  # a real server makes the contrast; the stub of the client does not
+        contrast = found["contrast"]
+        assert (contrast["class_name"], contrast["versus"]) == ("ship", "cat")
+        assert contrast["log_odds"] == pytest.approx(0.0)
 
 
 @pytest.mark.parametrize(
@@ -307,7 +414,9 @@ def test_explain_writes_a_png(classifier: StubClassifier, folder: Path) -> None:
     [
         ("good.jpg", "heatmaps.jpg", (), 2, "ends in .png"),
         ("good.jpg", "none/heatmaps.png", (), 2, "does not exist"),
-        ("good.jpg", "heatmaps.png", ("--class", "cow"), 2, "class 'cow' is unknown"),
+        ("good.jpg", "heatmaps.png", ("--class", "cow"), 2, "does not know class 'cow'"),
+        ("good.jpg", "heatmaps.png", ("--versus", "cow"), 2, "does not know class 'cow'"),
+        ("good.jpg", "heatmaps.png", ("--size", "huge"), 2, "huge"),
         ("Broken.jpg", "heatmaps.png", (), 1, "not an image"),
     ],
 )
