@@ -233,7 +233,8 @@ def save_softmax(model: SoftmaxClassifier, path: Path, *, about: Mapping[str, st
         for name, value in model.state_dict().items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    safetensors.torch.save_file(tensors, path, metadata=dict(about))
+    # Not save_file: its files are for the user alone.
+    path.write_bytes(safetensors.torch.save(tensors, metadata=dict(about)))
 
 
 def load_softmax(model: SoftmaxClassifier, path: Path) -> dict[str, str]:
