@@ -35,6 +35,9 @@ Objective = Callable[[OpenBook, Evidence, Tensor], Tensor]
 CONTENT_NATS = 1.0
 """A wrong class that leads by this much survives a little change."""
 
+CONFIDENT_NATS = 5.0
+"""A wrong class that leads by this much is likely to be alone in its conformal set."""
+
 SLACK_NATS = 0.3
 """The adaptive attack aims this far below the threshold of the verdict."""
 
@@ -102,7 +105,10 @@ def misclassify(book: OpenBook, evidence: Evidence, labels: Tensor) -> Tensor:
 
 
 def evade(weight: float) -> Objective:
-    """The adaptive objective: `misclassify` + λ (combined score above the verdict's threshold).
+    """The adaptive objective: a confident wrong answer whose combined score is not flagged.
+
+    How far the true class is from trailing by `CONFIDENT_NATS`, plus λ times how far the score
+    is above the verdict's threshold. Confidence is what keeps a verdict from AMBIGUOUS.
 
     Args:
         weight: λ.
@@ -110,7 +116,8 @@ def evade(weight: float) -> Objective:
 
     def objective(book: OpenBook, evidence: Evidence, labels: Tensor) -> Tensor:
         above = (book.score(evidence) - book.threshold + SLACK_NATS).clamp_min(0.0)
-        return misclassify(book, evidence, labels) + weight * above
+        behind = (margin(evidence.logits, labels) + CONFIDENT_NATS).clamp_min(0.0)
+        return behind + weight * above
 
     return objective
 
