@@ -37,6 +37,7 @@ def scored(count: int, *, seed: int) -> Scored:
         bits_per_dim=np.zeros(count),
         p={COMBINED: scores.combined_p},
         unusual={COMBINED: 1 - scores.combined_p},
+        views={},
         statistics={},
         verdicts=np.full(count, "NOT_FLAGGED"),
     )
