@@ -30,6 +30,7 @@ def scored(rng: np.random.Generator, count: int, *, shift: float = 0.0) -> Score
             "calm": rng.standard_normal(count),
             "moved": rng.standard_normal(count) + shift,
         },
+        views={},
         verdicts=np.array(["NOT_FLAGGED"] * count),
     )
 

@@ -9,7 +9,9 @@ Shapes: N training images, M held-out test images (as many), K classes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -142,16 +144,13 @@ def measure(material: Material) -> Membership | NotMeasured:
 
 def taken(scored: Scored, indices: list[int]) -> Scored:
     """The scores of some of the images."""
-    return Scored(
-        logits=scored.logits[indices],
-        probabilities=scored.probabilities[indices],
-        bits_per_dim=scored.bits_per_dim[indices],
-        p={name: values[indices] for name, values in scored.p.items()},
-        unusual={name: values[indices] for name, values in scored.unusual.items()},
-        statistics={name: values[indices] for name, values in scored.statistics.items()},
-        views={name: values[indices] for name, values in scored.views.items()},
-        verdicts=scored.verdicts[indices],
-    )
+
+    def of(values: Any) -> Any:
+        if isinstance(values, Mapping):
+            return {name: array[indices] for name, array in values.items()}
+        return values[indices]
+
+    return Scored(**{field.name: of(getattr(scored, field.name)) for field in fields(scored)})
 
 
 def compare(
