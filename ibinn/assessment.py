@@ -454,6 +454,8 @@ def _maybe(p: float) -> float | None:
 
 
 def _softmax(logits: FloatArray) -> FloatArray:
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    result: FloatArray = shifted / shifted.sum(axis=1, keepdims=True)
+    # Weights may be infinite in a broken model: its answer is NOT_ASSESSED, not a warning.
+    with np.errstate(invalid="ignore"):
+        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+        result: FloatArray = shifted / shifted.sum(axis=1, keepdims=True)
     return result

@@ -54,6 +54,7 @@ class StubClassifier:
         return Scores(
             logits=logits,
             probabilities=logits,
+            views={},
             log_likelihoods=logits,
             bits_per_dim=np.zeros(count),
             statistics={},

@@ -285,7 +285,8 @@ def _mean(axes: Axes, mean: Array, k: int, name: str) -> None:
         *mean, marker=_marker(k), markersize=8, color=_colour(k), markeredgecolor="white", zorder=3
     )
     axes.annotate(
-        name, mean, xytext=(6, 5), textcoords="offset points", fontsize=8.5, color=INK, zorder=4,
+        name, (float(mean[0]), float(mean[1])), xytext=(6, 5), textcoords="offset points",
+        fontsize=8.5, color=INK, zorder=4,
         bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.75, "linewidth": 0},
     )  # fmt: skip
 

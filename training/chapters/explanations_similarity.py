@@ -19,7 +19,7 @@ from ibinn.explain.similarity import (
     overlaps,
 )
 from ibinn.latent import Subspaces
-from ibinn.selective_bootstrap import Estimate, estimate
+from ibinn.selective import Estimate, estimate
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
