@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from ibinn.assessment import COMBINED
 from ibinn.metrics import DetectionAtAlpha, geometric_mean
+from ibinn.model_report import model_report
 from training import published
 from training.chapters.registry import fragment
 from training.evaluation import Evaluation, Rate
@@ -26,6 +27,15 @@ from training.svg import svg
 HTML_FILE = "report.html"
 JSON_FILE = "report.json"
 NONE = "–"
+WORDS = {
+    "false_alarm_rate": "false alarms",
+    "miss_rate": "misses",
+    "accuracy": "right answers",
+    "plain_coverage": "sets that hold the truth",
+    "posterior": "our posterior alone",
+    "resnet": "a ResNet of equal training cost",
+}
+"""Names of figures and comparators in the summary's sentences."""
 FIRST_CHAPTERS = ("headline",)
 """Chapters that stand before the details."""
 
@@ -96,6 +106,8 @@ def render_html(
         comparable=is_cifar10(evaluation),
         published=published.CIFAR10,
         own=own_rows(evaluation),
+        measured=model_report(evaluation.headline()),
+        words=WORDS,
         first=[parts[name] for name in FIRST_CHAPTERS if name in parts],
         chapters=[part for name, part in parts.items() if name not in FIRST_CHAPTERS],
     )
