@@ -5,6 +5,7 @@ Shapes: B batch, K classes, T tests, G groups.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -97,6 +98,7 @@ class Ranking:
     """References of a calibration in the form in which a batch is ranked against all of them.
 
     Attributes:
+        statistics: Names of the statistics.
         tests: Names of the single tests, in the order of statistics and of their kinds.
         columns: Statistic of each of them.
         groups: Names of the groups of statistics.
@@ -105,6 +107,7 @@ class Ranking:
         ranker: Of the single tests, the combined test, the groups and the classes.
     """
 
+    statistics: tuple[str, ...]
     tests: tuple[str, ...]
     columns: npt.NDArray[np.int64]
     groups: tuple[str, ...]
@@ -120,6 +123,7 @@ class Ranking:
         quartiles = [np.percentile(reference.groups[name], (25, 50, 75)) for name in groups]
         high = TestKind.HIGH_IS_UNUSUAL
         return cls(
+            statistics=tuple(s.name for s in statistics),
             tests=tuple(test_name(name, kind) for _, name, kind in tests),
             columns=np.array([i for i, _, _ in tests], dtype=np.int64),
             groups=groups,
@@ -188,7 +192,8 @@ def score(
         ranking: `Ranking.of` these statistics and this reference, if it was made already.
     """
     temperature = reference.temperature if reference else 1.0
-    log_posterior = evidence.log_posterior(temperature=temperature).cpu().numpy()
+    with torch.inference_mode():
+        log_posterior = evidence.log_posterior(temperature=temperature).cpu().numpy()
     probabilities = np.exp(log_posterior)
     count = len(evidence)
     base = {
@@ -197,8 +202,8 @@ def score(
         "log_likelihoods": evidence.class_log_likelihoods.cpu().numpy(),
         "bits_per_dim": evidence.bits_per_dim.cpu().numpy(),
     }
-    nan = np.full(count, np.nan)
     if reference is None:
+        nan = np.full(count, np.nan)
         return Scores(
             **base,
             statistics={},
@@ -216,7 +221,7 @@ def score(
     matrix = _statistics_matrix(evidence, statistics, context)
     surprises = reference.combined_test.surprises(matrix)
     combined = surprises.fisher
-    groups = np.stack([surprises.groups[group] for group in ranking.groups], axis=1)
+    groups = surprises.by_group
     distances = evidence.subspaces.class_distances.cpu().numpy()
     ranked = ranking.ranker.p_values(
         np.concatenate((matrix[:, ranking.columns], combined[:, None], groups, distances), axis=1)
@@ -226,23 +231,26 @@ def score(
     combined_p = ranked[:, first]
     excess = (groups - ranking.medians) / ranking.spreads
     quantile = reference.quantile(significance.coverage)
-    members = None if quantile is None else _conformal(probabilities, quantile)
+    answerable = np.isfinite(probabilities).all(axis=1)
+    members = None if quantile is None else _conformal(probabilities, quantile, answerable)
     sizes = np.ones(count, dtype=int) if members is None else members.sum(axis=1)
-    finite = np.isfinite(probabilities).all(axis=1) & np.isfinite(base["bits_per_dim"])
+    assessed = answerable & np.isfinite(base["bits_per_dim"])
     return Scores(
         **base,
-        statistics={s.name: matrix[:, i] for i, s in enumerate(statistics)},
-        p_values={name: ranked[:, i] for i, name in enumerate(ranking.tests)},
+        statistics=dict(zip(ranking.statistics, matrix.T, strict=True)),
+        p_values=dict(zip(ranking.tests, ranked.T[:first], strict=True)),
         combined_score=combined,
         combined_p=combined_p,
         views=dict(surprises.views),
-        group_p={name: ranked[:, first + 1 + i] for i, name in enumerate(ranking.groups)},
-        group_excess={name: excess[:, i] for i, name in enumerate(ranking.groups)},
+        group_p=dict(zip(ranking.groups, ranked.T[first + 1 : last], strict=True)),
+        group_excess=dict(zip(ranking.groups, excess.T, strict=True)),
         class_p=ranked[:, last:],
         conformal=members,
         verdicts=tuple(
             _verdict(p, size, significance.alpha, assessed=ok)
-            for p, size, ok in zip(combined_p, sizes, finite, strict=True)
+            for p, size, ok in zip(
+                combined_p.tolist(), sizes.tolist(), assessed.tolist(), strict=True
+            )
         ),
     )
 
@@ -254,15 +262,18 @@ def excess(found: FloatArray, ranks: FloatArray) -> FloatArray:
     return result
 
 
-def _conformal(probabilities: FloatArray, quantile: float) -> npt.NDArray[np.bool_]:
-    finite = np.isfinite(probabilities).all(axis=1)
+def _conformal(
+    probabilities: FloatArray, quantile: float, finite: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    if finite.all():
+        return prediction_set(probabilities, quantile)
     members = np.zeros(probabilities.shape, dtype=np.bool_)
     members[finite] = prediction_set(probabilities[finite], quantile)
     return members
 
 
 def _verdict(p: float, set_size: int, alpha: float, *, assessed: bool) -> Verdict:
-    if not assessed or not np.isfinite(p):
+    if not assessed or not math.isfinite(p):
         return Verdict.NOT_ASSESSED
     if p <= alpha:
         return Verdict.UNKNOWN

@@ -96,7 +96,6 @@ class GenerativeClassifier(nn.Module):
         """
         return gather_evidence(
             self.network.observe(x),
-            mixture=self.mixture,
             subspaces=subspaces,
             preprocessing_log_det=preprocessing_log_det,
             encoded_bytes=encoded_bytes,
@@ -114,7 +113,6 @@ class GenerativeClassifier(nn.Module):
 def gather_evidence(
     observed: Observed,
     *,
-    mixture: GaussianMixture,
     subspaces: Subspaces,
     preprocessing_log_det: float,
     encoded_bytes: Tensor,
@@ -123,7 +121,7 @@ def gather_evidence(
     z, stage_log_dets = observed.z, observed.stage_log_dets.double()
     wide = z.double()
     squared_norm = wide.square().sum(1)
-    mean_products = _wide_mean_products(mixture, wide)
+    mean_products = subspaces.mean_products(wide)
     scores = mean_products - 0.5 * subspaces.mean_norms
     logits = subspaces.log_weights + scores
     constant = -0.5 * squared_norm - 0.5 * subspaces.dims * LOG_2PI
@@ -145,11 +143,3 @@ def gather_evidence(
         subspaces=subspaces.split(squared_norm, mean_products),
         encoded_bytes=encoded_bytes.double(),
     )
-
-
-def _wide_mean_products(mixture: GaussianMixture, z: Tensor) -> Tensor:
-    if mixture.config.rank is None:
-        return z @ mixture.means.double().T
-    fc = mixture.means.shape[1]
-    low_rank = (z[:, fc:] @ mixture.mean_basis.double().T) @ mixture.mean_weights.double().T
-    return z[:, :fc] @ mixture.means.double().T + low_rank

@@ -175,6 +175,8 @@ class Subspaces:
         rank: r, the dimension of the span.
         log_weights: w (K,), float64.
         mean_norms: ‖μ_y‖² (K,), float64.
+        means: What z is multiplied with for z·μ_y, float64: `GaussianMixture.means` and, where
+            they are of low rank, `mean_basis` and `mean_weights`, each transposed.
         dims: D.
     """
 
@@ -183,6 +185,7 @@ class Subspaces:
     rank: int
     log_weights: Tensor
     mean_norms: Tensor
+    means: tuple[Tensor, ...]
     dims: int
 
     @staticmethod
@@ -191,14 +194,26 @@ class Subspaces:
         with torch.no_grad():
             means = wide_means(mixture)
             gram = means @ means.T
+            factors = [mixture.means]
+            if mixture.config.rank is not None:
+                factors += [mixture.mean_basis, mixture.mean_weights]
             return Subspaces(
                 gram=gram,
                 gram_pinv=torch.linalg.pinv(gram, rtol=1e-10, hermitian=True),
                 rank=int(torch.linalg.matrix_rank(gram, rtol=1e-10, hermitian=True)),
                 log_weights=mixture.log_weights.double(),
                 mean_norms=gram.diagonal().clone(),
+                means=tuple(factor.double().T for factor in factors),
                 dims=mixture.dims,
             )
+
+    def mean_products(self, z: Tensor) -> Tensor:
+        """z·μ_y for every class, float64 (B, D) -> (B, K)."""
+        if len(self.means) == 1:
+            return z @ self.means[0]
+        full, basis, weights = self.means
+        fc = full.shape[0]
+        return z[:, :fc] @ full + (z[:, fc:] @ basis) @ weights
 
     def split(self, squared_norm: Tensor, mean_products: Tensor) -> SubspaceDensities:
         """Densities in both subspaces.

@@ -117,7 +117,6 @@ class OpenBook:
         sizes = [png_size(image) for image in pixels]
         return gather_evidence(
             self.classifier.network.observe(x),
-            mixture=self.classifier.model.mixture,
             subspaces=self.subspaces,
             preprocessing_log_det=self.classifier.preprocessing.log_det,
             encoded_bytes=torch.tensor(sizes, dtype=torch.float64, device=x.device),

@@ -166,10 +166,12 @@ class Marginals:
 
         A value that is not finite and not chosen counts as the median.
         """
-        known = np.where(np.isfinite(values), values, self.median)
+        finite = np.isfinite(values)
+        known = values if finite.all() else np.where(finite, values, self.median)
         standard = _standardised(known, self.median, self.scale)
         whitened = standard @ self.whitening - self.offsets
-        squares = np.add.reduceat(whitened * whitened, self.starts, axis=1)
+        whitened *= whitened
+        squares = np.add.reduceat(whitened, self.starts, axis=1)
         logs = self.constants - 0.5 * squares.reshape(-1, *self.constants.shape)
         largest = logs.max(axis=2)
         found: FloatArray = -largest - np.log(np.exp(logs - largest[:, :, None]).sum(axis=2))
@@ -178,5 +180,9 @@ class Marginals:
 
 def _standardised(values: FloatArray, median: FloatArray, scale: FloatArray) -> FloatArray:
     standard = (values - median) / scale
-    beyond = np.maximum(np.abs(standard) / MARGIN, 1.0)
-    return np.clip(standard, -MARGIN, MARGIN) * (1.0 + np.log(beyond))
+    beyond = np.abs(standard) / MARGIN
+    if not (beyond > 1.0).any():
+        return standard
+    compressed: FloatArray = np.minimum(np.maximum(standard, -MARGIN), MARGIN)
+    compressed *= 1.0 + np.log(np.maximum(beyond, 1.0))
+    return compressed

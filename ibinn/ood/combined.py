@@ -30,6 +30,8 @@ IntArray = npt.NDArray[np.int64]
 TAIL_SHARE = 0.05
 """Share of part A beyond which a p-value follows an exponential tail instead of ranks."""
 
+LOG_TAIL_SHARE = float(np.log(TAIL_SHARE))
+
 JOINT = "density_of_states"
 """Name of the view of all statistics together."""
 
@@ -83,16 +85,20 @@ class Surprises:
 
     Attributes:
         views: View -> (N,): `JOINT`, then each statistic that is looked at alone.
-        groups: Group -> (N,): the same within one group of statistics.
+        fisher: The combined score: the sum over the views (N,).
+        group_names: Names of the G groups of statistics.
+        by_group: The sum within each of them (N, G).
     """
 
     views: Mapping[str, FloatArray]
-    groups: Mapping[str, FloatArray]
+    fisher: FloatArray
+    group_names: tuple[str, ...]
+    by_group: FloatArray
 
     @property
-    def fisher(self) -> FloatArray:
-        """The combined score: the sum over the views (N,)."""
-        return np.asarray(sum(self.views.values()))
+    def groups(self) -> dict[str, FloatArray]:
+        """Group -> (N,): the sum within it."""
+        return dict(zip(self.group_names, self.by_group.T, strict=True))
 
     @property
     def smallest_p(self) -> FloatArray:
@@ -172,8 +178,10 @@ class Prepared:
         references: Their values on part A.
         thresholds: t of `Tail` (V + A,).
         scales: b of `Tail` (V + A,).
-        views: Name and position of every view.
-        groups: Per group the positions of its scores.
+        view_names: Name of every view.
+        views: Its position.
+        groups: Names of the G groups.
+        membership: 1 where a score counts, for all and then for each group (V + A, 1 + G).
     """
 
     densities: Marginals
@@ -182,8 +190,10 @@ class Prepared:
     references: SortedReferences
     thresholds: FloatArray
     scales: FloatArray
-    views: tuple[tuple[str, int], ...]
-    groups: tuple[tuple[str, tuple[int, ...]], ...]
+    view_names: tuple[str, ...]
+    views: IntArray
+    groups: tuple[str, ...]
+    membership: FloatArray
 
     @classmethod
     def of(cls, test: CombinedTest) -> Prepared:
@@ -192,7 +202,14 @@ class Prepared:
         filled = {group: columns for group, columns in test.groups.items() if columns}
         names = (JOINT, *(f"{group}:{JOINT}" for group in filled), *test.alone)
         tails = [test.tails[name] for name in names]
-        place = {name: position for position, name in enumerate(names)}
+        views = (JOINT, *test.alone)
+        sums = [
+            set(views),
+            *(
+                {f"{group}:{JOINT}", *(n for n, column in test.alone.items() if column in columns)}
+                for group, columns in test.groups.items()
+            ),
+        ]
         return cls(
             densities=Marginals.of(test.states, (whole, *filled.values())),
             alone=np.array(list(test.alone.values()), dtype=np.int64),
@@ -200,30 +217,27 @@ class Prepared:
             references=SortedReferences.of([tail.values for tail in tails]),
             thresholds=np.array([tail.threshold for tail in tails]),
             scales=np.array([tail.scale for tail in tails]),
-            views=tuple((name, place[name]) for name in (JOINT, *test.alone)),
-            groups=tuple(
-                (
-                    group,
-                    (
-                        *((place[f"{group}:{JOINT}"],) if columns else ()),
-                        *(place[n] for n, column in test.alone.items() if column in columns),
-                    ),
-                )
-                for group, columns in test.groups.items()
-            ),
+            view_names=views,
+            views=np.array([names.index(name) for name in views], dtype=np.int64),
+            groups=tuple(test.groups),
+            membership=np.array([[float(name in among) for among in sums] for name in names]),
         )
 
     def surprises(self, values: FloatArray) -> Surprises:
         """See `CombinedTest.surprises`; each score is treated as `Tail.surprise` does."""
-        broken = np.asarray(~np.isfinite(values).all(axis=1))
-        alone = np.where(broken[:, None], 0.0, values[:, self.alone])
-        scores = np.concatenate((self.densities.scores(values), alone), axis=1)
+        finite = np.isfinite(values)
+        known = values if finite.all() else np.where(finite, values, 0.0)
+        scores = np.concatenate((self.densities.scores(values), known[:, self.alone]), axis=1)
         counts = self.references.counts
         ranked = (1 + counts - self.references.below(scores)) / (counts + 1)
         beyond = (scores - self.thresholds) / self.scales
-        nats = np.where(beyond > 0, beyond - np.log(TAIL_SHARE), -np.log(ranked))
-        nats[broken] = np.nan
+        nats = np.where(beyond > 0, beyond - LOG_TAIL_SHARE, -np.log(ranked))
+        if known is not values:
+            nats[~finite.all(axis=1)] = np.nan
+        sums = nats @ self.membership
         return Surprises(
-            views={name: nats[:, position] for name, position in self.views},
-            groups={group: nats[:, list(places)].sum(axis=1) for group, places in self.groups},
+            views=dict(zip(self.view_names, nats.T[self.views], strict=True)),
+            fisher=sums[:, 0],
+            group_names=self.groups,
+            by_group=sums[:, 1:],
         )

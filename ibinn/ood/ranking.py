@@ -32,34 +32,37 @@ class SortedReferences:
         keys: number + i * value, ascending (Σ n,).
         starts: Position of each reference's first value (T,).
         counts: n of each (T,).
+        numbers: 0 ... T - 1.
     """
 
     keys: npt.NDArray[np.complex128]
     starts: IntArray
     counts: IntArray
+    numbers: IntArray
 
     @classmethod
     def of(cls, references: Sequence[FloatArray]) -> SortedReferences:
         """From ascending references (n,), of different lengths if need be."""
         counts = np.array([len(values) for values in references], dtype=np.int64)
         keys = np.empty(int(counts.sum()), dtype=np.complex128)
-        keys.real = np.repeat(np.arange(len(references)), counts)
+        numbers = np.arange(len(references))
+        keys.real = np.repeat(numbers, counts)
         keys.imag = np.concatenate((*references, np.empty(0)))
-        return cls(keys=keys, starts=np.cumsum(counts) - counts, counts=counts)
+        return cls(keys=keys, starts=np.cumsum(counts) - counts, counts=counts, numbers=numbers)
 
     def below(self, values: FloatArray) -> IntArray:
         """#{ref < value} for values (B, T) without NaN, each in its own reference."""
-        found: IntArray = np.searchsorted(self.keys, self._keys_of(values), side="left")
-        return found - self.starts
+        return self.keys.searchsorted(self._keys_of(values), side="left") - self.starts
 
-    def up_to(self, values: FloatArray) -> IntArray:
-        """#{ref <= value}; otherwise as `below`."""
-        found: IntArray = np.searchsorted(self.keys, self._keys_of(values), side="right")
-        return found - self.starts
+    def below_and_up_to(self, values: FloatArray) -> tuple[IntArray, IntArray]:
+        """#{ref < value} and #{ref <= value}; otherwise as `below`."""
+        sought = self._keys_of(values)
+        below = self.keys.searchsorted(sought, side="left") - self.starts
+        return below, self.keys.searchsorted(sought, side="right") - self.starts
 
     def _keys_of(self, values: FloatArray) -> npt.NDArray[np.complex128]:
         keys = np.empty(values.shape, dtype=np.complex128)
-        keys.real = np.arange(values.shape[1])
+        keys.real = self.numbers
         keys.imag = values
         return keys
 
@@ -68,19 +71,28 @@ class SortedReferences:
 class Ranker:
     """p-values of several tests at once, equal to those of `ibinn.ood.p_values.p_values`.
 
+    p = min(1, tails · min(high - #{ref < s}, low + #{ref <= s})/(n + 1)) with high = n + 1 and
+    low = 1; for a tail that a test does not look at, they are beyond any count.
+
     Attributes:
         references: Of every test.
         centres: Of the typicality tests, else 0 (T,).
         typicality: Which tests are of |value - centre| (T,).
-        low: Which are one-tailed with low values unusual (T,).
-        two_tailed: Which are two-tailed (T,).
+        high: See above (T,).
+        low: See above (T,).
+        tails: Tails that a test looks at, 1 or 2 (T,).
+        slots: n + 1 (T,).
+        usable: Which have a reference (T,).
     """
 
     references: SortedReferences
     centres: FloatArray
     typicality: npt.NDArray[np.bool_]
-    low: npt.NDArray[np.bool_]
-    two_tailed: npt.NDArray[np.bool_]
+    high: IntArray
+    low: IntArray
+    tails: IntArray
+    slots: IntArray
+    usable: npt.NDArray[np.bool_]
 
     @classmethod
     def of(cls, tests: Sequence[tuple[FloatArray, TestKind, float | None]]) -> Ranker:
@@ -97,24 +109,28 @@ class Ranker:
         def of_kind(wanted: TestKind) -> npt.NDArray[np.bool_]:
             return np.array([kind is wanted for _, kind, _ in tests], dtype=np.bool_)
 
+        references = SortedReferences.of([values for values, _, _ in tests])
+        low, two_tailed = of_kind(TestKind.LOW_IS_UNUSUAL), of_kind(TestKind.TWO_TAILED)
+        slots = references.counts + 1
+        beyond = len(references.keys) + 1
         return cls(
-            references=SortedReferences.of([values for values, _, _ in tests]),
+            references=references,
             centres=np.array([centre or 0.0 for _, _, centre in tests]),
             typicality=of_kind(TestKind.TYPICALITY),
-            low=of_kind(TestKind.LOW_IS_UNUSUAL),
-            two_tailed=of_kind(TestKind.TWO_TAILED),
+            high=slots + np.where(low, beyond, 0),
+            low=np.where(low | two_tailed, 1, beyond),
+            tails=np.where(two_tailed, 2, 1),
+            slots=slots,
+            usable=references.counts > 0,
         )
 
     def p_values(self, values: FloatArray) -> FloatArray:
         """Of the tests' statistics (B, T), shape (B, T); NaN where a statistic is not finite."""
-        counts = self.references.counts
-        usable = np.isfinite(values) & (counts > 0)
-        known = np.where(usable, values, 0.0)
-        scores = np.where(self.typicality, np.abs(known - self.centres), known)
-        slots = counts + 1
-        at_least = slots - self.references.below(scores)
-        at_most = 1 + self.references.up_to(scores)
-        tail = np.where(self.low, at_most, at_least) / slots
-        both = np.minimum(1.0, 2 * np.minimum(at_least, at_most) / slots)
-        p: FloatArray = np.where(usable, np.where(self.two_tailed, both, tail), np.nan)
-        return p
+        usable = np.isfinite(values) & self.usable
+        all_usable = bool(usable.all())
+        scores = (values if all_usable else np.where(usable, values, 0.0)) - self.centres
+        np.abs(scores, out=scores, where=self.typicality)
+        below, up_to = self.references.below_and_up_to(scores)
+        extreme = np.minimum(self.high - below, self.low + up_to)
+        p: FloatArray = np.minimum(1.0, self.tails * extreme / self.slots)
+        return p if all_usable else np.where(usable, p, np.nan)

@@ -104,7 +104,6 @@ def measure(
     def gather() -> Evidence:
         return gather_evidence(
             observed,
-            mixture=classifier.model.mixture,
             subspaces=subspaces,
             preprocessing_log_det=classifier.preprocessing.log_det,
             encoded_bytes=sizes,

@@ -81,7 +81,6 @@ def evidence(statistics: list[list[float]], z: list[list[float]] | None = None) 
             stage_log_dets=torch.tensor(statistics, dtype=torch.float64),
             activations=torch.zeros(len(statistics), 0),
         ),
-        mixture=MIXTURE,
         subspaces=MIXTURE.subspaces(),
         preprocessing_log_det=0.0,
         encoded_bytes=torch.full((len(statistics),), 100),

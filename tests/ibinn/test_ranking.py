@@ -63,7 +63,10 @@ def test_counts_are_exact_for_neighbouring_numbers():
     references = SortedReferences.of([ones, -ones[::-1]])
     values = np.array([[np.nextafter(1.0, 2.0), -1.0]])
     assert references.below(values).tolist() == [[1, 2]]
-    assert references.up_to(values).tolist() == [[2, 3]]
+    assert [found.tolist() for found in references.below_and_up_to(values)] == [
+        [[1, 2]],
+        [[2, 3]],
+    ]
 
 
 def test_a_typicality_test_without_a_centre_is_refused():
