@@ -41,8 +41,9 @@ STARTS = ((0.999, 0.3), (0.99, 0.3), (0.97, 0.2), (0.9, 0.1), (0.5, 0.1))
 """(threshold, part of δ dealt to it), strictest first.
 
 Several starts, because where a model begins to be reliable is not known before. The bound holds
-for any dealing. How much is accepted depends on it: this one is the third that was tried on scores
-of the embedded model, test images among them, so its accepted shares there are no fresh evidence."""
+for any dealing. How much is accepted depends on it: this one is the third that was tried on
+scores of the embedded model, test images among them, so its accepted shares there are no fresh
+evidence."""
 
 _STEP = 0.05
 _STRICTEST, _LAXEST = 9.0, -5.0
