@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ibinn.density import bits_per_dim
 from ibinn.flow.base import InvertibleNetwork, Observed
-from ibinn.latent import LOG_2PI, GaussianMixture, SubspaceDensities, Subspaces
+from ibinn.latent import LOG_2PI, GaussianMixture, SubspaceDensities, Subspaces, log_sum_exp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +126,7 @@ def gather_evidence(
     logits = subspaces.log_weights + scores
     constant = -0.5 * squared_norm - 0.5 * subspaces.dims * LOG_2PI
     log_det = stage_log_dets.sum(1) + preprocessing_log_det
-    log_q_z = constant + torch.logsumexp(logits, dim=1)
+    log_q_z = constant + log_sum_exp(logits)
     log_q_x = log_q_z + log_det
     return Evidence(
         z=z,

@@ -225,13 +225,21 @@ class Subspaces:
         class_norm = ((mean_products @ self.gram_pinv) * mean_products).sum(1)
         class_distances = class_norm[:, None] - 2.0 * mean_products + self.mean_norms
         style_norm = squared_norm - class_norm
-        log_class = torch.logsumexp(self.log_weights - 0.5 * class_distances, dim=1)
+        log_class = log_sum_exp(self.log_weights - 0.5 * class_distances)
         return SubspaceDensities(
             log_q_class=log_class - 0.5 * self.rank * LOG_2PI,
             log_q_style=-0.5 * style_norm - 0.5 * (self.dims - self.rank) * LOG_2PI,
             class_distances=class_distances,
             style_norm=style_norm,
         )
+
+
+def log_sum_exp(scores: Tensor) -> Tensor:
+    """log Σ_y exp(s_y) of scores (B, K), shape (B,): the largest less its log-softmax.
+
+    For a few images this takes a fraction of the time of `torch.logsumexp`.
+    """
+    return scores.amax(1) - torch.log_softmax(scores, dim=1).amax(1)
 
 
 def wide_means(mixture: GaussianMixture) -> Tensor:

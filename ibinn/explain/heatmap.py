@@ -14,7 +14,7 @@ from torch import Tensor
 from ibinn.classifier import Evidence
 from ibinn.errors import NotExplainableError
 from ibinn.flow.pooling import dct_matrix
-from ibinn.latent import LOG_2PI, Subspaces
+from ibinn.latent import LOG_2PI, Subspaces, log_sum_exp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -90,7 +90,7 @@ def posterior_heatmaps(
     totals = cell_log_likelihoods.sum(1)
     log_weights = subspaces.log_weights / temperature
     log_joint = log_weights + totals
-    log_evidence = torch.logsumexp(log_joint, dim=1, keepdim=True)
+    log_evidence = log_sum_exp(log_joint)[:, None]
     posterior = (log_joint - log_evidence).exp()
     mean_cells = (cell_log_likelihoods @ posterior[:, :, None])[:, :, 0]
     mean_total = (posterior * totals).sum(1, keepdim=True)

@@ -8,7 +8,7 @@ import torch
 from scipy.stats import multivariate_normal
 
 from ibinn.errors import ConfigError
-from ibinn.latent import LOG_2PI, GaussianMixture, MixtureConfig, Subspaces
+from ibinn.latent import LOG_2PI, GaussianMixture, MixtureConfig, Subspaces, log_sum_exp
 from tests.ibinn.networks import random_mixture
 
 CLASSES, DIMS = 5, 12
@@ -207,3 +207,14 @@ def test_samples_scatter_about_their_class_mean(generator):
 def test_samples_without_temperature_are_the_means():
     mixture = small(MixtureConfig())
     assert torch.equal(mixture.sample(torch.tensor([3, 0]), temperature=0.0), mixture.means[[3, 0]])
+
+
+def test_log_sum_exp_is_torchs_with_its_gradient(generator):
+    scores = 300.0 * torch.randn(50, 7, dtype=torch.float64, generator=generator)
+    scores[0] = 5.0
+    scores[1, 1:] = -torch.inf
+    ours, torchs = (scores.clone().requires_grad_() for _ in range(2))
+    log_sum_exp(ours).sum().backward()
+    torch.logsumexp(torchs, dim=1).sum().backward()
+    torch.testing.assert_close(log_sum_exp(scores), torch.logsumexp(scores, dim=1))
+    torch.testing.assert_close(ours.grad, torchs.grad)
