@@ -87,7 +87,7 @@ def test_ready_line_states_the_real_ports_and_the_model(monkeypatch: pytest.Monk
     assert result.exit_code == 0, result.output
     match = re.fullmatch(
         r"ready grpc=127\.0\.0\.1:(\d+) metrics=http://127\.0\.0\.1:(\d+)/metrics "
-        r"model=stub weights=aaaaaaaaaaaa alpha=0\.01\n",
+        r"model=stub weights=aaaaaaaaaaaa alpha=0\.01 policy=ffffffffffff\n",
         result.stdout,
     )
     assert match is not None, result.stdout

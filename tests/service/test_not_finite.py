@@ -53,7 +53,8 @@ def break_weight(classifier: TrustedClassifier, position: int, value: float) -> 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-@pytest.mark.parametrize("position", [0, -2, -1])
+# The last parameter, the means, is copied when the model is loaded.
+@pytest.mark.parametrize("position", [0, -2])
 async def test_network_that_breaks_in_use_is_never_not_flagged(
     classifier: TrustedClassifier, position: int, value: float
 ) -> None:
