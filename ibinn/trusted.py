@@ -254,12 +254,7 @@ class TrustedClassifier:
         generator = torch.Generator(device=self.device).manual_seed(seed)
         labels = torch.full((count,), self.info.classes.index(class_name), device=self.device)
         x = self.model.sample(labels, temperature=temperature, generator=generator)
-        config = self.preprocessing.config
-        std = torch.tensor(config.std).view(1, -1, 1, 1).to(x)
-        mean = torch.tensor(config.mean).view(1, -1, 1, 1).to(x)
-        levels = ((x * std + mean) * 256.0 - 0.5).round().clamp(0, 255)
-        result: Pixels = levels.permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()
-        return result
+        return self.preprocessing.to_pixels(x)
 
     @property
     def _temperature(self) -> float:

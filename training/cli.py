@@ -184,7 +184,7 @@ def evaluate(
         from ibinn import bundle as bundles
         from training.chapters.registry import chosen
         from training.console import Console
-        from training.recalibrate import known_roles
+        from training.roles import known_roles
         from training.trust_report import (
             CURVE_FILE,
             Extent,
@@ -242,7 +242,8 @@ def calibrate(
         import torch
 
         from ibinn import bundle as bundles
-        from training.recalibrate import recalibrate, roles_of
+        from training.recalibrate import recalibrate
+        from training.roles import roles_of
 
         manifest = bundles.verify(bundle)
         roles = roles_of(manifest, data, skip_unreadable=skip_unreadable, group_by=group_by)

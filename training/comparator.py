@@ -10,7 +10,6 @@ import torch
 from ibinn.images import Preprocessing
 from ibinn.manifest import Manifest
 from training.config import FitConfig, from_dict
-from training.data import open_data
 from training.discriminative import (
     Progress,
     load_softmax,
@@ -22,7 +21,8 @@ from training.discriminative import (
 from training.evaluation import Baseline, Rate
 from training.image_set import ImageSet
 from training.loader import eval_batches
-from training.splits import Role, make_splits, role_set
+from training.roles import roles_of
+from training.splits import Role
 
 COMPARATORS = Path(__file__).parent / "comparators"
 """Weights of the comparators that reports of this repository use, by bundle name."""
@@ -55,21 +55,23 @@ def train_comparator(
 
     Returns:
         What it reaches on the test images.
+
+    Raises:
+        DataError: The data is not that of the run.
     """
     config = from_dict(dict(manifest.training.config))
-    source = open_data(data, skip_unreadable=skip_unreadable, group_by=group_by)
-    split = make_splits(source, config.split)
+    roles = roles_of(manifest, data, skip_unreadable=skip_unreadable, group_by=group_by)
     train_on(
         manifest,
         config,
-        role_set(source, split, Role.TRAIN),
+        roles[Role.TRAIN],
         run=run,
         out=out,
         command=command,
         device=torch.device(device),
         progress=progress,
     )
-    return judged(manifest, role_set(source, split, Role.TEST), out)
+    return judged(manifest, roles[Role.TEST], out)
 
 
 def train_on(

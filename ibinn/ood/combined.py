@@ -22,7 +22,6 @@ import numpy.typing as npt
 
 from ibinn.ood.combination import DensityOfStates, Marginals
 from ibinn.ood.ranking import SortedReferences
-from ibinn.types import Group
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -34,8 +33,6 @@ LOG_TAIL_SHARE = float(np.log(TAIL_SHARE))
 
 JOINT = "density_of_states"
 """Name of the view of all statistics together."""
-
-GROUPS = (Group.PIXEL, Group.STYLE, Group.SEMANTIC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

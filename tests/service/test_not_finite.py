@@ -67,6 +67,17 @@ async def test_network_that_breaks_in_use_is_never_not_flagged(
         assert (answer.combined.p_value, answer.combined.flagged) == (None, False)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+async def test_class_means_that_break_in_use_are_never_not_flagged(
+    classifier: TrustedClassifier,
+) -> None:
+    # Parameter and the copy that was made of it when the model was loaded.
+    break_weight(classifier, -1, math.nan)
+    classifier._subspaces.means[0][0, 0] = math.nan
+    for answer in await ask(classifier):
+        assert answer.verdict is Verdict.NOT_ASSESSED
+
+
 def with_broken(statistics: Sequence[Statistic], name: str, value: float) -> tuple[Statistic, ...]:
     def compute(evidence: Evidence, context: StatisticContext) -> torch.Tensor:
         return torch.full((len(evidence),), value, dtype=torch.float64)

@@ -20,9 +20,11 @@ from tests.ibinn.bundles import (
 )
 from tests.training.tiny_runs import tiny_config
 from training.checkpoint import CurvePoint
+from training.comparator import train_comparator
 from training.config import to_dict
 from training.data import open_data
-from training.recalibrate import known_roles, recalibrate, roles_of
+from training.recalibrate import recalibrate
+from training.roles import known_roles, roles_of
 from training.splits import Role, SplitConfig, make_splits
 from training.trust_report import CURVE_FILE, curve_text, read_curve
 
@@ -108,6 +110,8 @@ def test_roles_are_those_of_the_run_or_refused(trained: Path) -> None:
     )
     with pytest.raises(DataError, match="give the data of the training run"):
         roles_of(changed, "digits")
+    with pytest.raises(DataError, match="give the data of the training run"):
+        train_comparator(changed, "digits", run=trained, out=trained / "resnet", command="")
     assert Role.TRAIN in known_roles(found, "digits")
 
 
