@@ -16,7 +16,7 @@ import numpy as np
 
 from ibinn import bundle, manifest
 from ibinn.errors import PolicyMismatchError
-from ibinn.images import ImageLike, Limits, PreparedImage
+from ibinn.images import ImageLike, ImagePreparer, Limits, PreparedImage
 from ibinn.policy import Policy, decide
 from ibinn.trusted import TrustedClassifier
 from ibinn.types import Explanation, ModelInfo, PolicyInfo, Prediction, Versions
@@ -75,6 +75,11 @@ class DecidingClassifier:
         self.info: ModelInfo = dataclasses.replace(
             info, versions=_versions(info.versions, policy), policy=policy_info(policy)
         )
+
+    @property
+    def preparer(self) -> ImagePreparer:
+        """See `TrustedClassifier.preparer`."""
+        return self.classifier.preparer
 
     def prepare(self, image: ImageLike) -> PreparedImage:
         """See `TrustedClassifier.prepare`."""

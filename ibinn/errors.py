@@ -7,7 +7,8 @@
     ├── BundleError               a model bundle that cannot be used
     │   ├── BundleNotFoundError       no bundle at that path
     │   ├── BundleIntegrityError      a file's sha256 is not the manifest's
-    │   └── BundleFormatError         unknown format version, missing or malformed entry
+    │   ├── BundleFormatError         unknown format version, missing or malformed entry
+    │   └── BundleSignatureError      no signature, or none of a key that is trusted
     ├── ConfigError               a setting, recipe, key or value that is not valid
     │   └── AlphaTooSmallError        significance below the smallest attainable p-value
     ├── DataError                 a data set that cannot be used as it is
@@ -19,8 +20,15 @@
     ├── NotExplainableError       this network has no exact heatmap
     ├── UnknownClassError         a class the model does not know
     ├── RequestError              an option of a request that is not valid
+    ├── UnknownModelError         a model or bundle that the server does not have
+    ├── CandidateRefusedError     a bundle that may not become the default
+    ├── NotPossibleError          nothing to do it with: no previous model, no shadow
+    ├── AccessError               a caller that may not do this
+    │   ├── UnauthenticatedError      no token or certificate, or one that is not known
+    │   └── ForbiddenError            one without the role that the call needs
     ├── TurnedAwayError           a request that the server does not take on or gives up
-    │   ├── QueueFullError            too many requests are pending
+    │   ├── QueueFullError            too many requests are pending, or it would be answered too late
+    │   │   └── RateLimitedError          the caller asks for more than its share
     │   ├── NotServingError           no model is loaded yet, or the server is stopping
     │   └── ExpiredError              the time ran out before the answer
     ├── TrainingError             a run that cannot go on
@@ -33,6 +41,8 @@
         ├── UnavailableError          UNAVAILABLE
         ├── DeadlineError             DEADLINE_EXCEEDED
         ├── PreconditionError         FAILED_PRECONDITION
+        ├── NotAuthenticatedError     UNAUTHENTICATED
+        ├── NotAllowedError           PERMISSION_DENIED
         └── InternalServerError       INTERNAL and every other status
 
 Every message says what, got, expected, and what to do. This module imports nothing.
@@ -78,6 +88,10 @@ class BundleIntegrityError(BundleError):
 
 class BundleFormatError(BundleError):
     """A bundle of another format version, or with a missing or malformed entry."""
+
+
+class BundleSignatureError(BundleError):
+    """A bundle without a signature, or with none of a trusted key over its manifest."""
 
 
 class ConfigError(IbinnError):
@@ -171,12 +185,45 @@ class RequestError(IbinnError):
         self.field = field
 
 
+class UnknownModelError(IbinnError):
+    """A model or bundle that the server does not have."""
+
+
+class CandidateRefusedError(IbinnError):
+    """A bundle that may not become the default model.
+
+    Args:
+        message: What was refused, and why.
+        reasons: Every reason, a sentence each, with its figures.
+    """
+
+    def __init__(self, message: str, *, reasons: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.reasons = reasons
+
+
+class NotPossibleError(IbinnError):
+    """What was asked has nothing to be done with: no previous model, no models folder."""
+
+
+class AccessError(IbinnError):
+    """A caller that may not do what it asks."""
+
+
+class UnauthenticatedError(AccessError):
+    """No token or certificate, or one that the server does not know."""
+
+
+class ForbiddenError(AccessError):
+    """A token or certificate without the role that the call needs."""
+
+
 class TurnedAwayError(IbinnError):
     """A request that the server does not take on or gives up, whatever the image."""
 
 
 class QueueFullError(TurnedAwayError):
-    """Too many requests are pending.
+    """Too many requests are pending, or this one would be answered too late.
 
     Args:
         message: How many, and the limit.
@@ -186,6 +233,10 @@ class QueueFullError(TurnedAwayError):
     def __init__(self, message: str, *, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class RateLimitedError(QueueFullError):
+    """The caller asks for more than its share."""
 
 
 class NotServingError(TurnedAwayError):
@@ -215,12 +266,27 @@ class RemoteError(IbinnError):
         message: The server's message.
         code: Name of the gRPC status, such as ``INVALID_ARGUMENT``.
         retry_after_s: Seconds after which the server suggests another try, if it did.
+        reason: The server's name for the cause, such as ``QUEUE_FULL``; empty if it gave none.
+        request_id: The request's name in the server's logs; empty if it gave none.
+        reasons: Every single reason, where the server gave several.
     """
 
-    def __init__(self, message: str, *, code: str, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str,
+        retry_after_s: float | None = None,
+        reason: str = "",
+        request_id: str = "",
+        reasons: tuple[str, ...] = (),
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.retry_after_s = retry_after_s
+        self.reason = reason
+        self.request_id = request_id
+        self.reasons = reasons
 
 
 class InvalidImageError(RemoteError):
@@ -232,7 +298,8 @@ class NotFoundError(RemoteError):
 
 
 class OverloadedError(RemoteError):
-    """RESOURCE_EXHAUSTED: the server's queue is full; try again after ``retry_after_s``."""
+    """RESOURCE_EXHAUSTED: the server is full or too slow for the time given, or the caller asks more
+    than its share; try again after ``retry_after_s``."""
 
 
 class UnavailableError(RemoteError):
@@ -245,6 +312,14 @@ class DeadlineError(RemoteError):
 
 class PreconditionError(RemoteError):
     """FAILED_PRECONDITION: this model cannot do what was asked."""
+
+
+class NotAuthenticatedError(RemoteError):
+    """UNAUTHENTICATED: no token, or one that the server does not know."""
+
+
+class NotAllowedError(RemoteError):
+    """PERMISSION_DENIED: the token lacks the role that the call needs."""
 
 
 class InternalServerError(RemoteError):

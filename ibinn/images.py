@@ -36,6 +36,7 @@ __all__ = [
     "FORMATS",
     "DecodedImage",
     "ImageLike",
+    "ImagePreparer",
     "JpegStep",
     "Limits",
     "Pixels",
@@ -154,6 +155,29 @@ class PreparedImage:
     pixels: Pixels
     input: InputInfo
     encoded_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImagePreparer:
+    """Bytes to the network's pixels: decode within limits, then `Preprocessing.prepare`.
+
+    A value: it can be sent to another process and works there without the model.
+
+    Attributes:
+        config: How an image becomes the network's input.
+        limits: What is refused before it is decoded.
+    """
+
+    config: PreprocessingConfig
+    limits: Limits
+
+    def __call__(self, image: bytes) -> PreparedImage:
+        """The image as the network sees it.
+
+        Raises:
+            ImageError: It is over a limit, damaged, or of a format that is not allowed.
+        """
+        return Preprocessing(self.config).prepare(decode(image, self.limits))
 
 
 class Preprocessing:

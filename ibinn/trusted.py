@@ -24,6 +24,7 @@ from ibinn.explain.similarity import mean_distances, nearby_classes
 from ibinn.flow.base import InvertibleNetwork
 from ibinn.images import (
     ImageLike,
+    ImagePreparer,
     Limits,
     PreparedImage,
     Preprocessing,
@@ -117,6 +118,11 @@ class TrustedClassifier:
     def versions(self) -> Versions:
         """Digests of weights, calibration and settings."""
         return self.info.versions
+
+    @property
+    def preparer(self) -> ImagePreparer:
+        """What turns encoded bytes into this model's input; works without the model."""
+        return ImagePreparer(config=self.preprocessing.config, limits=self.limits)
 
     def prepare(self, image: ImageLike) -> PreparedImage:
         """Open, check and preprocess one image; CPU only.

@@ -268,11 +268,13 @@ class Receipt:
         record_id: The server's name for this answer, 32 hexadecimal digits.
         received_time: When the server took the request on (UTC).
         timing: Where its time went.
+        request_id: The request's name, the caller's or made by the server.
     """
 
     record_id: str
     received_time: datetime
     timing: ServerTiming
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,13 +41,15 @@ def check_tools() -> None:
 
 def generate(out: Path) -> None:
     """Writes the code of every .proto file of the package under `out`."""
+    from google.rpc import status_pb2
     from grpc_tools import protoc
 
     sources = [str(path.relative_to(PROTO)) for path in sorted((PROTO / PACKAGE).glob("*.proto"))]
     # Messages get Python code; only files with services get stubs, else they would be empty.
     services = [name for name in sources if "\nservice " in (PROTO / name).read_text("utf-8")]
     include = Path(protoc.__file__).parent / "_proto"
-    common = ["protoc", f"--proto_path={PROTO}", f"--proto_path={include}"]
+    shared = Path(status_pb2.__file__).parents[2]  # google.rpc's files lie beside its modules
+    common = ["protoc", *(f"--proto_path={path}" for path in (PROTO, include, shared))]
     messages = [f"--python_out={out}", f"--pyi_out={out}", *sources]
     stubs = [f"--grpc_python_out={out}", *services]
     for arguments in (messages, stubs):

@@ -39,21 +39,102 @@ class Settings(BaseSettings):
         description="Policy file that decides what to do with every answer; none: no decision.",
     )
     device: str = Field("cpu", description="Where the network runs, such as cpu or cuda.")
+    threads: int | None = Field(
+        None, ge=1, description="Threads of one forward pass; none: the cores shared out."
+    )
+    workers: int = Field(
+        1, ge=1, le=256, description="Processes that share the port, each with the model."
+    )
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0: all.")
     port: Port = Field(50051, description="Port for gRPC; 0 takes a free one.")
     metrics_port: Port = Field(9464, description="Port for Prometheus; 0 takes a free one.")
+    metrics: bool = Field(True, description="Count and serve metrics for Prometheus.")
     max_batch_size: int = Field(32, ge=1, description="Most images in one forward pass.")
+    max_batch_wait_s: float = Field(
+        0.005,
+        ge=0,
+        le=1,
+        description="Longest time a busy server holds a small batch for more images.",
+    )
     max_pending: int = Field(
         256, ge=1, description="Most requests in the server at one time; more are refused."
+    )
+    max_explain_pending: int = Field(
+        32, ge=1, description="Most Explain requests among them; they yield to Classify."
+    )
+    stream_window: int = Field(
+        64, ge=1, description="Most unanswered images of one stream; then it is not read on."
+    )
+    caller_rate: float | None = Field(
+        None, gt=0, description="Images per second that one caller may send; none: no limit."
+    )
+    caller_burst: int = Field(
+        64, ge=1, description="Images that a caller may send at once before the rate applies."
     )
     request_timeout_s: float = Field(30.0, gt=0, description="Longest time for one request.")
     drain_timeout_s: float = Field(
         25.0, gt=0, description="Longest time to finish requests when the server stops."
     )
-    decode_threads: int = Field(2, ge=1, description="Threads that decode images.")
+    decode_threads: int = Field(2, ge=1, description="Processes or threads that decode images.")
+    decode_in: Literal["process", "thread"] = Field(
+        "process",
+        description="Where images are decoded; a process that a hostile image crashes is replaced.",
+    )
+    decode_timeout_s: float = Field(10.0, gt=0, description="Longest time to decode an image.")
+    compression: Literal["none", "gzip", "deflate"] = Field(
+        "none", description="Of answers, for callers that accept it."
+    )
+    models: Path | None = Field(
+        None, description="Folder of bundles; a new one that passes its checks becomes the default."
+    )
+    watch_interval_s: float = Field(
+        2.0, gt=0, description="How often the models folder is looked at."
+    )
+    max_models: int = Field(
+        3, ge=1, description="Most models in memory; the least recently asked one makes room."
+    )
+    acceptance: Path | None = Field(
+        None,
+        description="Folder of class folders of images that a new model must answer well enough.",
+    )
+    accuracy_margin: float = Field(
+        0.01, ge=0, le=1, description="By how much a new model's accuracy there may be lower."
+    )
+    calibration_margin: float = Field(
+        0.01, ge=0, le=1, description="By how much its top-label calibration error may be higher."
+    )
+    false_positive_margin: float = Field(
+        0.005, ge=0, le=1, description="By how much its share of flagged images may be higher."
+    )
+    shadow_share: float = Field(
+        0.1, gt=0, le=1, description="Share of calls that a shadow model answers silently."
+    )
+    state_dir: Path | None = Field(
+        None, description="Folder that keeps what operators told the server over a restart."
+    )
+    require_signature: bool = Field(False, description="Load only bundles signed by a trusted key.")
+    trusted_keys: Path | None = Field(
+        None, description="File or folder of public keys (PEM) whose signatures count."
+    )
+    tls_certificate: Path | None = Field(
+        None, description="Certificate chain (PEM); read again when it changes."
+    )
+    tls_key: Path | None = Field(None, description="Its private key (PEM).")
+    tls_client_ca: Path | None = Field(
+        None, description="Authorities (PEM) that callers' certificates must come from."
+    )
+    insecure: bool = Field(False, description="Allow plaintext beyond this machine.")
+    tokens: Path | None = Field(
+        None, description="File of tokens with their roles; see ibinn-serve token --help."
+    )
+    reflection: bool = Field(True, description="Tell callers the contract (gRPC reflection).")
     max_image_bytes: int = Field(16 * 2**20, ge=1, description="Largest encoded image in bytes.")
     max_image_px: int = Field(40_000_000, ge=1, description="Largest width times height.")
     max_side_px: int = Field(16_384, ge=1, description="Largest side of an image.")
+    log_format: Literal["text", "json"] = Field("text", description="How log entries look.")
+    traces: str | None = Field(
+        None, description="OTLP endpoint (host:port of a collector) for traces; none: no traces."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log entries written."
     )

@@ -1,5 +1,10 @@
+import datetime
+
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.rpc import status_pb2 as _status_pb2
 from ibinn.v1 import answer_pb2 as _answer_pb2
 from ibinn.v1 import model_pb2 as _model_pb2
+from ibinn.v1 import rules_pb2 as _rules_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -9,20 +14,71 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class TestDetail(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    TEST_DETAIL_UNSPECIFIED: _ClassVar[TestDetail]
+    TEST_DETAIL_ALL: _ClassVar[TestDetail]
+    TEST_DETAIL_FLAGGED: _ClassVar[TestDetail]
+    TEST_DETAIL_NONE: _ClassVar[TestDetail]
+
 class HeatmapSize(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     HEATMAP_SIZE_UNSPECIFIED: _ClassVar[HeatmapSize]
     HEATMAP_SIZE_GRID: _ClassVar[HeatmapSize]
     HEATMAP_SIZE_IMAGE: _ClassVar[HeatmapSize]
+TEST_DETAIL_UNSPECIFIED: TestDetail
+TEST_DETAIL_ALL: TestDetail
+TEST_DETAIL_FLAGGED: TestDetail
+TEST_DETAIL_NONE: TestDetail
 HEATMAP_SIZE_UNSPECIFIED: HeatmapSize
 HEATMAP_SIZE_GRID: HeatmapSize
 HEATMAP_SIZE_IMAGE: HeatmapSize
 
 class ClassifyRequest(_message.Message):
-    __slots__ = ("image",)
+    __slots__ = ("image", "request_id", "model", "options", "timeout")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     image: bytes
-    def __init__(self, image: _Optional[bytes] = ...) -> None: ...
+    request_id: str
+    model: str
+    options: AnswerOptions
+    timeout: _duration_pb2.Duration
+    def __init__(self, image: _Optional[bytes] = ..., request_id: _Optional[str] = ..., model: _Optional[str] = ..., options: _Optional[_Union[AnswerOptions, _Mapping]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class AnswerOptions(_message.Message):
+    __slots__ = ("top_classes", "tests")
+    TOP_CLASSES_FIELD_NUMBER: _ClassVar[int]
+    TESTS_FIELD_NUMBER: _ClassVar[int]
+    top_classes: int
+    tests: TestDetail
+    def __init__(self, top_classes: _Optional[int] = ..., tests: _Optional[_Union[TestDetail, str]] = ...) -> None: ...
+
+class ClassifyStreamRequest(_message.Message):
+    __slots__ = ("requests",)
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    requests: _containers.RepeatedCompositeFieldContainer[ClassifyRequest]
+    def __init__(self, requests: _Optional[_Iterable[_Union[ClassifyRequest, _Mapping]]] = ...) -> None: ...
+
+class ClassifyStreamResponse(_message.Message):
+    __slots__ = ("results",)
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[ClassifyResult]
+    def __init__(self, results: _Optional[_Iterable[_Union[ClassifyResult, _Mapping]]] = ...) -> None: ...
+
+class ClassifyResult(_message.Message):
+    __slots__ = ("request_id", "index", "classification", "error")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    CLASSIFICATION_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    index: int
+    classification: _answer_pb2.Classification
+    error: _status_pb2.Status
+    def __init__(self, request_id: _Optional[str] = ..., index: _Optional[int] = ..., classification: _Optional[_Union[_answer_pb2.Classification, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
 
 class ClassifyResponse(_message.Message):
     __slots__ = ("classification",)
@@ -31,16 +87,22 @@ class ClassifyResponse(_message.Message):
     def __init__(self, classification: _Optional[_Union[_answer_pb2.Classification, _Mapping]] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
-    __slots__ = ("image", "classes", "contrast", "heatmap_size")
+    __slots__ = ("image", "classes", "contrast", "heatmap_size", "request_id", "model", "options")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     CONTRAST_FIELD_NUMBER: _ClassVar[int]
     HEATMAP_SIZE_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     classes: _containers.RepeatedScalarFieldContainer[str]
     contrast: ContrastRequest
     heatmap_size: HeatmapSize
-    def __init__(self, image: _Optional[bytes] = ..., classes: _Optional[_Iterable[str]] = ..., contrast: _Optional[_Union[ContrastRequest, _Mapping]] = ..., heatmap_size: _Optional[_Union[HeatmapSize, str]] = ...) -> None: ...
+    request_id: str
+    model: str
+    options: AnswerOptions
+    def __init__(self, image: _Optional[bytes] = ..., classes: _Optional[_Iterable[str]] = ..., contrast: _Optional[_Union[ContrastRequest, _Mapping]] = ..., heatmap_size: _Optional[_Union[HeatmapSize, str]] = ..., request_id: _Optional[str] = ..., model: _Optional[str] = ..., options: _Optional[_Union[AnswerOptions, _Mapping]] = ...) -> None: ...
 
 class ContrastRequest(_message.Message):
     __slots__ = ("class_name", "versus")
@@ -69,11 +131,17 @@ class ExplainResponse(_message.Message):
     def __init__(self, classification: _Optional[_Union[_answer_pb2.Classification, _Mapping]] = ..., heatmaps: _Optional[_Iterable[_Union[_answer_pb2.Heatmap, _Mapping]]] = ..., image: _Optional[_Union[_answer_pb2.SeenImage, _Mapping]] = ..., contrast: _Optional[_Union[_answer_pb2.Contrast, _Mapping]] = ..., nearby: _Optional[_Iterable[_Union[_answer_pb2.NearbyClass, _Mapping]]] = ..., receptive_field_px: _Optional[float] = ..., decision_space: _Optional[_Union[_answer_pb2.DecisionSpace, _Mapping]] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
-
-class GetModelResponse(_message.Message):
     __slots__ = ("model",)
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class GetModelResponse(_message.Message):
+    __slots__ = ("model", "served", "mode")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SERVED_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
     model: _model_pb2.Model
-    def __init__(self, model: _Optional[_Union[_model_pb2.Model, _Mapping]] = ...) -> None: ...
+    served: _containers.RepeatedCompositeFieldContainer[_model_pb2.ServedModel]
+    mode: _model_pb2.Mode
+    def __init__(self, model: _Optional[_Union[_model_pb2.Model, _Mapping]] = ..., served: _Optional[_Iterable[_Union[_model_pb2.ServedModel, _Mapping]]] = ..., mode: _Optional[_Union[_model_pb2.Mode, str]] = ...) -> None: ...

@@ -27,14 +27,21 @@ if _version_not_supported:
 
 class ClassificationServiceStub:
     """Errors carry google.rpc details: ErrorInfo (domain "ibinn", a reason in capitals) and
+    RequestInfo with the request's id:
     INVALID_ARGUMENT     BadRequest: image empty, damaged, of a wrong format, over a limit; or an
     option that is not valid
-    NOT_FOUND            a class to explain that the model does not know
+    UNAUTHENTICATED      no token, or one the server does not know
+    PERMISSION_DENIED    a token without the role that the call needs
+    NOT_FOUND            a class to explain or a model that the server does not have
     FAILED_PRECONDITION  this network has no heatmap
-    RESOURCE_EXHAUSTED   RetryInfo: the server is full
+    RESOURCE_EXHAUSTED   RetryInfo: the server is full, would answer too late, or the caller asks
+    more than its share
     UNAVAILABLE          RetryInfo: no model yet, or the server is stopping
     DEADLINE_EXCEEDED    the time ran out before the answer; a waiting image is not computed
-    INTERNAL             RequestInfo: a fault of the server, with an incident id to quote
+    INTERNAL             a fault of the server; ErrorInfo's metadata has the incident id to quote
+
+    Metadata: `authorization: Bearer TOKEN` where the server asks for tokens; `x-request-id` names the
+    call where the message does not. Every call's initial metadata has the `x-request-id` in use.
     """
 
     def __init__(self, channel):
@@ -47,6 +54,11 @@ class ClassificationServiceStub:
                 '/ibinn.v1.ClassificationService/Classify',
                 request_serializer=ibinn_dot_v1_dot_classification__service__pb2.ClassifyRequest.SerializeToString,
                 response_deserializer=ibinn_dot_v1_dot_classification__service__pb2.ClassifyResponse.FromString,
+                _registered_method=True)
+        self.ClassifyStream = channel.stream_stream(
+                '/ibinn.v1.ClassificationService/ClassifyStream',
+                request_serializer=ibinn_dot_v1_dot_classification__service__pb2.ClassifyStreamRequest.SerializeToString,
+                response_deserializer=ibinn_dot_v1_dot_classification__service__pb2.ClassifyStreamResponse.FromString,
                 _registered_method=True)
         self.Explain = channel.unary_unary(
                 '/ibinn.v1.ClassificationService/Explain',
@@ -62,18 +74,34 @@ class ClassificationServiceStub:
 
 class ClassificationServiceServicer:
     """Errors carry google.rpc details: ErrorInfo (domain "ibinn", a reason in capitals) and
+    RequestInfo with the request's id:
     INVALID_ARGUMENT     BadRequest: image empty, damaged, of a wrong format, over a limit; or an
     option that is not valid
-    NOT_FOUND            a class to explain that the model does not know
+    UNAUTHENTICATED      no token, or one the server does not know
+    PERMISSION_DENIED    a token without the role that the call needs
+    NOT_FOUND            a class to explain or a model that the server does not have
     FAILED_PRECONDITION  this network has no heatmap
-    RESOURCE_EXHAUSTED   RetryInfo: the server is full
+    RESOURCE_EXHAUSTED   RetryInfo: the server is full, would answer too late, or the caller asks
+    more than its share
     UNAVAILABLE          RetryInfo: no model yet, or the server is stopping
     DEADLINE_EXCEEDED    the time ran out before the answer; a waiting image is not computed
-    INTERNAL             RequestInfo: a fault of the server, with an incident id to quote
+    INTERNAL             a fault of the server; ErrorInfo's metadata has the incident id to quote
+
+    Metadata: `authorization: Bearer TOKEN` where the server asks for tokens; `x-request-id` names the
+    call where the message does not. Every call's initial metadata has the `x-request-id` in use.
     """
 
     def Classify(self, request, context):
         """Classifies one image.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClassifyStream(self, request_iterator, context):
+        """Classifies many images over one call. Results carry their request's id and come as they are
+        ready, not in the order asked; a result that is an error does not end the call. The server
+        reads on only while few images of the call are unanswered (flow control holds the sender).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -101,6 +129,11 @@ def add_ClassificationServiceServicer_to_server(servicer, server):
                     request_deserializer=ibinn_dot_v1_dot_classification__service__pb2.ClassifyRequest.FromString,
                     response_serializer=ibinn_dot_v1_dot_classification__service__pb2.ClassifyResponse.SerializeToString,
             ),
+            'ClassifyStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.ClassifyStream,
+                    request_deserializer=ibinn_dot_v1_dot_classification__service__pb2.ClassifyStreamRequest.FromString,
+                    response_serializer=ibinn_dot_v1_dot_classification__service__pb2.ClassifyStreamResponse.SerializeToString,
+            ),
             'Explain': grpc.unary_unary_rpc_method_handler(
                     servicer.Explain,
                     request_deserializer=ibinn_dot_v1_dot_classification__service__pb2.ExplainRequest.FromString,
@@ -121,14 +154,21 @@ def add_ClassificationServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ClassificationService:
     """Errors carry google.rpc details: ErrorInfo (domain "ibinn", a reason in capitals) and
+    RequestInfo with the request's id:
     INVALID_ARGUMENT     BadRequest: image empty, damaged, of a wrong format, over a limit; or an
     option that is not valid
-    NOT_FOUND            a class to explain that the model does not know
+    UNAUTHENTICATED      no token, or one the server does not know
+    PERMISSION_DENIED    a token without the role that the call needs
+    NOT_FOUND            a class to explain or a model that the server does not have
     FAILED_PRECONDITION  this network has no heatmap
-    RESOURCE_EXHAUSTED   RetryInfo: the server is full
+    RESOURCE_EXHAUSTED   RetryInfo: the server is full, would answer too late, or the caller asks
+    more than its share
     UNAVAILABLE          RetryInfo: no model yet, or the server is stopping
     DEADLINE_EXCEEDED    the time ran out before the answer; a waiting image is not computed
-    INTERNAL             RequestInfo: a fault of the server, with an incident id to quote
+    INTERNAL             a fault of the server; ErrorInfo's metadata has the incident id to quote
+
+    Metadata: `authorization: Bearer TOKEN` where the server asks for tokens; `x-request-id` names the
+    call where the message does not. Every call's initial metadata has the `x-request-id` in use.
     """
 
     @staticmethod
@@ -148,6 +188,33 @@ class ClassificationService:
             '/ibinn.v1.ClassificationService/Classify',
             ibinn_dot_v1_dot_classification__service__pb2.ClassifyRequest.SerializeToString,
             ibinn_dot_v1_dot_classification__service__pb2.ClassifyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClassifyStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/ibinn.v1.ClassificationService/ClassifyStream',
+            ibinn_dot_v1_dot_classification__service__pb2.ClassifyStreamRequest.SerializeToString,
+            ibinn_dot_v1_dot_classification__service__pb2.ClassifyStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

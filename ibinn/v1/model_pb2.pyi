@@ -1,11 +1,34 @@
 from ibinn.v1 import answer_pb2 as _answer_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class ModelRole(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MODEL_ROLE_UNSPECIFIED: _ClassVar[ModelRole]
+    MODEL_ROLE_DEFAULT: _ClassVar[ModelRole]
+    MODEL_ROLE_PREVIOUS: _ClassVar[ModelRole]
+    MODEL_ROLE_SHADOW: _ClassVar[ModelRole]
+    MODEL_ROLE_PINNED: _ClassVar[ModelRole]
+
+class Mode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MODE_UNSPECIFIED: _ClassVar[Mode]
+    MODE_NORMAL: _ClassVar[Mode]
+    MODE_ABSTAIN_ALL: _ClassVar[Mode]
+MODEL_ROLE_UNSPECIFIED: ModelRole
+MODEL_ROLE_DEFAULT: ModelRole
+MODEL_ROLE_PREVIOUS: ModelRole
+MODEL_ROLE_SHADOW: ModelRole
+MODEL_ROLE_PINNED: ModelRole
+MODE_UNSPECIFIED: Mode
+MODE_NORMAL: Mode
+MODE_ABSTAIN_ALL: Mode
 
 class Model(_message.Message):
     __slots__ = ("name", "classes", "versions", "architecture", "parameters", "input_limits", "input_side", "calibrated", "calibration_count", "temperature", "alpha", "conformal_coverage", "tests", "metrics", "intended_use", "training_data", "explainable", "report", "erased", "policy")
@@ -216,3 +239,15 @@ class Metric(_message.Message):
     name: str
     value: float
     def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+
+class ServedModel(_message.Message):
+    __slots__ = ("name", "versions", "role", "bundle")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    versions: _answer_pb2.Versions
+    role: ModelRole
+    bundle: str
+    def __init__(self, name: _Optional[str] = ..., versions: _Optional[_Union[_answer_pb2.Versions, _Mapping]] = ..., role: _Optional[_Union[ModelRole, str]] = ..., bundle: _Optional[str] = ...) -> None: ...

@@ -10,10 +10,16 @@ from pathlib import Path
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, FileDescriptor
 
-from ibinn.v1 import answer_pb2, classification_service_pb2, model_pb2
+from ibinn.v1 import (
+    admin_service_pb2,
+    answer_pb2,
+    classification_service_pb2,
+    model_pb2,
+    rules_pb2,
+)
 
 SNAPSHOT = Path(__file__).with_name("ibinn_v1.txt")
-FILES = (answer_pb2, model_pb2, classification_service_pb2)
+FILES = (rules_pb2, answer_pb2, model_pb2, classification_service_pb2, admin_service_pb2)
 _TYPES = {
     number: name.removeprefix("TYPE_").lower()
     for name, number in vars(FieldDescriptor).items()

@@ -1,0 +1,147 @@
+import datetime
+
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from ibinn.v1 import answer_pb2 as _answer_pb2
+from ibinn.v1 import model_pb2 as _model_pb2
+from ibinn.v1 import rules_pb2 as _rules_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ReloadRequest(_message.Message):
+    __slots__ = ("bundle", "keep_default")
+    BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    KEEP_DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    bundle: str
+    keep_default: bool
+    def __init__(self, bundle: _Optional[str] = ..., keep_default: _Optional[bool] = ...) -> None: ...
+
+class ReloadResponse(_message.Message):
+    __slots__ = ("candidate", "state")
+    CANDIDATE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    candidate: Candidate
+    state: ServerState
+    def __init__(self, candidate: _Optional[_Union[Candidate, _Mapping]] = ..., state: _Optional[_Union[ServerState, _Mapping]] = ...) -> None: ...
+
+class RollbackRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RollbackResponse(_message.Message):
+    __slots__ = ("state",)
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    state: ServerState
+    def __init__(self, state: _Optional[_Union[ServerState, _Mapping]] = ...) -> None: ...
+
+class SetShadowRequest(_message.Message):
+    __slots__ = ("bundle", "share")
+    BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    bundle: str
+    share: float
+    def __init__(self, bundle: _Optional[str] = ..., share: _Optional[float] = ...) -> None: ...
+
+class SetShadowResponse(_message.Message):
+    __slots__ = ("state",)
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    state: ServerState
+    def __init__(self, state: _Optional[_Union[ServerState, _Mapping]] = ...) -> None: ...
+
+class SetModeRequest(_message.Message):
+    __slots__ = ("mode", "reason")
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    mode: _model_pb2.Mode
+    reason: str
+    def __init__(self, mode: _Optional[_Union[_model_pb2.Mode, str]] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class SetModeResponse(_message.Message):
+    __slots__ = ("state",)
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    state: ServerState
+    def __init__(self, state: _Optional[_Union[ServerState, _Mapping]] = ...) -> None: ...
+
+class GetStatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetStatusResponse(_message.Message):
+    __slots__ = ("state",)
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    state: ServerState
+    def __init__(self, state: _Optional[_Union[ServerState, _Mapping]] = ...) -> None: ...
+
+class ServerState(_message.Message):
+    __slots__ = ("served", "mode", "mode_reason", "shadow", "candidates", "generation", "workers", "workers_agreeing")
+    SERVED_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    MODE_REASON_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_AGREEING_FIELD_NUMBER: _ClassVar[int]
+    served: _containers.RepeatedCompositeFieldContainer[_model_pb2.ServedModel]
+    mode: _model_pb2.Mode
+    mode_reason: str
+    shadow: Shadow
+    candidates: _containers.RepeatedCompositeFieldContainer[Candidate]
+    generation: int
+    workers: int
+    workers_agreeing: int
+    def __init__(self, served: _Optional[_Iterable[_Union[_model_pb2.ServedModel, _Mapping]]] = ..., mode: _Optional[_Union[_model_pb2.Mode, str]] = ..., mode_reason: _Optional[str] = ..., shadow: _Optional[_Union[Shadow, _Mapping]] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., generation: _Optional[int] = ..., workers: _Optional[int] = ..., workers_agreeing: _Optional[int] = ...) -> None: ...
+
+class Candidate(_message.Message):
+    __slots__ = ("bundle", "versions", "accepted", "reasons", "figures", "time")
+    BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    REASONS_FIELD_NUMBER: _ClassVar[int]
+    FIGURES_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    bundle: str
+    versions: _answer_pb2.Versions
+    accepted: bool
+    reasons: _containers.RepeatedScalarFieldContainer[str]
+    figures: _containers.RepeatedCompositeFieldContainer[AcceptanceFigure]
+    time: _timestamp_pb2.Timestamp
+    def __init__(self, bundle: _Optional[str] = ..., versions: _Optional[_Union[_answer_pb2.Versions, _Mapping]] = ..., accepted: _Optional[bool] = ..., reasons: _Optional[_Iterable[str]] = ..., figures: _Optional[_Iterable[_Union[AcceptanceFigure, _Mapping]]] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class AcceptanceFigure(_message.Message):
+    __slots__ = ("name", "candidate", "present", "limit", "passed", "count")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATE_FIELD_NUMBER: _ClassVar[int]
+    PRESENT_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    PASSED_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    candidate: float
+    present: float
+    limit: float
+    passed: bool
+    count: int
+    def __init__(self, name: _Optional[str] = ..., candidate: _Optional[float] = ..., present: _Optional[float] = ..., limit: _Optional[float] = ..., passed: _Optional[bool] = ..., count: _Optional[int] = ...) -> None: ...
+
+class Shadow(_message.Message):
+    __slots__ = ("model", "share", "compared", "class_differs", "verdict_differs", "mean_confidence_difference", "skipped")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    COMPARED_FIELD_NUMBER: _ClassVar[int]
+    CLASS_DIFFERS_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_DIFFERS_FIELD_NUMBER: _ClassVar[int]
+    MEAN_CONFIDENCE_DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    model: _model_pb2.ServedModel
+    share: float
+    compared: int
+    class_differs: int
+    verdict_differs: int
+    mean_confidence_difference: float
+    skipped: int
+    def __init__(self, model: _Optional[_Union[_model_pb2.ServedModel, _Mapping]] = ..., share: _Optional[float] = ..., compared: _Optional[int] = ..., class_differs: _Optional[int] = ..., verdict_differs: _Optional[int] = ..., mean_confidence_difference: _Optional[float] = ..., skipped: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,1 @@
+"""The models a server holds: which there are, which answers, and how another takes its place."""
