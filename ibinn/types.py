@@ -56,6 +56,17 @@ class HeatmapSize(StrEnum):
     """The pixels of the network's input, interpolated between the cells."""
 
 
+class TestDetail(StrEnum):
+    """Which tests an answer lists; verdict and decision rest on all of them in any case."""
+
+    __test__ = False  # not a pytest class
+
+    ALL = "all"
+    FLAGGED = "flagged"
+    """Those that flagged the image."""
+    NONE = "none"
+
+
 class Group(StrEnum):
     """What kind of unusualness a statistic responds to."""
 
@@ -282,7 +293,7 @@ class Prediction:
     """The answer for one image.
 
     Attributes:
-        classes: All classes, most probable first.
+        classes: All classes, most probable first (`AnswerOptions.top_classes` shortens the list).
         entropy: Entropy of the calibrated posterior in nats.
         temperature: T of the calibration (1 if not calibrated).
         bits_per_dim: Bits per dimension of the preprocessed image, centre dequantisation.
@@ -326,6 +337,19 @@ class Prediction:
     def top(self) -> ClassScore:
         """The most probable class."""
         return self.classes[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerOptions:
+    """How much a server's answer tells; no figure, verdict or decision depends on it.
+
+    Attributes:
+        top_classes: List this many classes, the most probable ones; 0: all.
+        tests: Which single tests are listed.
+    """
+
+    top_classes: int = 0
+    tests: TestDetail = TestDetail.ALL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
