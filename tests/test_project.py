@@ -59,7 +59,7 @@ def third_party_imports(package: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("package", "extras"),
-    [("ibinn", ("demo", "sign")), ("service", ("serve",)), ("training", ("train", "elpv", "demo"))],
+    [("ibinn", ("demo", "sign", "tables")), ("service", ("serve",)), ("training", ("train", "elpv", "demo"))],
 )
 def test_every_third_party_import_is_declared(package: str, extras: tuple[str, ...]) -> None:
     assert third_party_imports(package) - declared(*extras) == set()
