@@ -1,0 +1,118 @@
+"""What log entries say, whose call they belong to, and that strangers cannot write them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from service import logs
+
+LOGGER = logging.getLogger("service.test")
+
+
+@pytest.fixture(autouse=True)
+def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Leaves the process's logging as it was; the verbosity of gRPC's core too."""
+    monkeypatch.setenv("GRPC_VERBOSITY", "NONE")
+    root = logging.getLogger()
+    levels = {name: logging.getLogger(name).level for name in ("", "service", "ibinn")}
+    handlers = root.handlers[:]
+    yield
+    logging.captureWarnings(False)
+    root.handlers[:] = handlers
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
+def entries(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
+async def test_entries_of_concurrent_calls_carry_their_own_request_ids(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure(level="info", form="json")
+    turn = asyncio.Barrier(2)
+
+    async def call(request_id: str) -> None:
+        logs.bind(request_id, "Classify")
+        await turn.wait()
+        LOGGER.info("working")
+        await asyncio.create_task(helper())
+
+    async def helper() -> None:
+        LOGGER.warning("helping")
+
+    await asyncio.gather(*(asyncio.create_task(call(name)) for name in ("one", "other")))
+    LOGGER.info("outside")
+
+    found = entries(capsys)
+    assert {(entry.get("request_id"), entry["message"]) for entry in found} == {
+        ("one", "working"),
+        ("other", "working"),
+        ("one", "helping"),
+        ("other", "helping"),
+        (None, "outside"),
+    }
+    assert all(entry["logger"] == "service.test" and entry["pid"] for entry in found)
+    assert {entry["level"] for entry in found} == {"INFO", "WARNING"}
+    assert all(entry["time"].endswith("Z") for entry in found)
+
+
+def test_trace_is_a_field_of_its_entry(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(level="info", form="json")
+    try:
+        raise RuntimeError("no such luck")
+    except RuntimeError as error:
+        logs.Refusals(LOGGER).broke(error, status="INTERNAL", incident_id="i1", seconds=0.5)
+    (entry,) = entries(capsys)
+    assert entry["exception"].endswith("RuntimeError: no such luck")
+    assert (entry["status"], entry["incident"], entry["seconds"]) == ("INTERNAL", "i1", 0.5)
+
+
+def test_text_is_one_line_whatever_the_message_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(level="info", form="text")
+    LOGGER.info("refused %s", "a\n2026-11-22 INFO forged", extra={"reason": "RATE_LIMITED"})
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(r"service.test: refused a\n2026-11-22 INFO forged reason=RATE_LIMITED")
+
+
+def test_one_configuration_replaces_another(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(level="info", form="text")
+    logs.configure(level="error", form="json")
+    LOGGER.info("unheard")
+    LOGGER.error("heard")
+    assert [entry["message"] for entry in entries(capsys)] == ["heard"]
+
+
+def test_other_libraries_are_heard_from_warnings_on_even_at_debug(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure(level="debug", form="json")
+    logging.getLogger("PIL.TiffImagePlugin").debug("tag: owner of the camera")
+    logging.getLogger("PIL.TiffImagePlugin").warning("truncated")
+    LOGGER.debug("ours")
+    assert [entry["message"] for entry in entries(capsys)] == ["truncated", "ours"]
+
+
+def test_flood_of_one_reason_is_bounded_and_told_while_another_is_heard(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    now = 0.0
+    logs.configure(level="info", form="json")
+    refusals = logs.Refusals(LOGGER, per_second=3, clock=lambda: now)
+    for _ in range(10):
+        refusals.refused(status="RESOURCE_EXHAUSTED", reason="QUEUE_FULL", seconds=0.001)
+    refusals.refused(status="INVALID_ARGUMENT", reason="IMAGE_UNREADABLE", seconds=0.001)
+    now = 1.0
+    refusals.refused(status="RESOURCE_EXHAUSTED", reason="QUEUE_FULL", seconds=0.001)
+    assert [(entry["reason"], entry.get("left_out")) for entry in entries(capsys)] == [
+        *[("QUEUE_FULL", None)] * 3,
+        ("IMAGE_UNREADABLE", None),
+        ("QUEUE_FULL", 7),
+    ]
