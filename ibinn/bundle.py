@@ -9,16 +9,16 @@ report.html, report.json
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import load as deserialized_arrays
 from safetensors.numpy import save as serialized_arrays
-from safetensors.torch import load_file
+from safetensors.torch import load as deserialized
 from safetensors.torch import save as serialized
 from torch import Tensor
 
@@ -35,6 +35,7 @@ from ibinn.model_report import model_report
 from ibinn.ood import p_values
 from ibinn.ood.registry import statistics_of, test_name
 from ibinn.reference import Reference
+from ibinn.signing import PublicKey, read_manifest
 from ibinn.trusted import TrustedClassifier
 from ibinn.types import Group, ModelInfo, TestInfo, TestKind, Versions
 
@@ -61,24 +62,32 @@ def load(
     alpha: float | None = None,
     device: str | torch.device = "cpu",
     limits: Limits | None = None,
+    keys: Sequence[PublicKey] | None = None,
 ) -> TrustedClassifier:
-    """Load a bundle after checking every file's sha256.
+    """Load a bundle after checking every file's sha256, and its signature if keys are given.
+
+    What is checked are the very bytes that are used, so that a file which is replaced meanwhile
+    cannot slip in.
 
     Args:
         path: The bundle's folder.
         alpha: Significance of the verdict; None: the bundle's own.
         device: Where to compute.
         limits: Largest images accepted; None: the defaults.
+        keys: Of which one must have signed the bundle, from `ibinn.signing.trusted_keys`; None:
+            it needs no signature.
 
     Raises:
         BundleNotFoundError: There is no bundle at the path.
         BundleFormatError: Another format version, or a missing or malformed entry.
         BundleIntegrityError: A file is not the one that was written.
+        BundleSignatureError: There is no signature, or none of these keys over this manifest.
         AlphaTooSmallError: α is below the smallest p-value that the calibration can give.
         ConfigError: α is not in (0, 1), or there is no such device.
     """
     folder = Path(path)
-    found = verify(folder)
+    found = read_manifest(folder, keys)
+    manifest.verify_files(found, folder)
     model = _load_model(found, folder)
     calibration = _load_reference(found, model.network, folder)
     settings = Significance(
@@ -237,7 +246,7 @@ def _load_model(found: Manifest, folder: Path) -> GenerativeClassifier:
         PreprocessingConfig.from_dict(found.preprocessing)
         state = {
             name: value.float() if value.dtype is torch.float16 else value
-            for name, value in load_file(folder / WEIGHTS).items()
+            for name, value in deserialized(manifest.file_bytes(found, folder, WEIGHTS)).items()
         }
         missing, unexpected = model.load_state_dict(state, strict=False)
     except (IbinnError, TypeError, OSError, SafetensorError, RuntimeError) as error:
@@ -270,7 +279,7 @@ def _load_reference(found: Manifest, network: InvertibleNetwork, folder: Path) -
     if REFERENCE not in found.files:
         return None
     try:
-        arrays = load_arrays(folder / REFERENCE)
+        arrays = deserialized_arrays(manifest.file_bytes(found, folder, REFERENCE))
     except (OSError, SafetensorError) as error:
         raise BundleFormatError(
             f"{folder / REFERENCE}: not readable ({error}); calibrate again"

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, cast, overload
 
 import numpy as np
 
-from ibinn import bundle, manifest
+from ibinn import bundle
 from ibinn.errors import PolicyMismatchError
 from ibinn.images import ImageLike, ImagePreparer, Limits, PreparedImage
 from ibinn.policy import Policy, decide
+from ibinn.signing import PublicKey, read_manifest
 from ibinn.trusted import TrustedClassifier
 from ibinn.types import Explanation, ModelInfo, PolicyInfo, Prediction, Versions
 
@@ -31,6 +32,7 @@ def load(
     *,
     device: str | torch.device = "cpu",
     limits: Limits | None = None,
+    keys: Sequence[PublicKey] | None = None,
 ) -> DecidingClassifier:
     """Load a bundle to answer under a policy, at the stricter α of the two.
 
@@ -39,14 +41,15 @@ def load(
         policy: From `ibinn.policy.file.read`.
         device: Where to compute.
         limits: Largest images accepted; None: the defaults.
+        keys: Of which one must have signed the bundle; None: it needs no signature.
 
     Raises:
         BundleError, AlphaTooSmallError, ConfigError: As in `ibinn.bundle.load`.
         PolicyMismatchError: The policy is for another model or calibration; everything that is
             wrong is listed.
     """
-    alpha = max(manifest.read(Path(path)).alpha, policy.alpha)
-    classifier = bundle.load(path, alpha=alpha, device=device, limits=limits)
+    alpha = max(read_manifest(Path(path), keys).alpha, policy.alpha)
+    classifier = bundle.load(path, alpha=alpha, device=device, limits=limits, keys=keys)
     return DecidingClassifier(classifier, policy)
 
 

@@ -14,6 +14,8 @@ from ibinn.errors import BundleFormatError, BundleIntegrityError, BundleNotFound
 
 FORMAT_VERSION = 1
 FILE = "manifest.json"
+SIGNATURE = "manifest.sig"
+"""Detached signature of the manifest (`ibinn.signing`); not among the files that it lists."""
 _BESIDE = frozenset({"format_version", "sha256"})
 """Entries of the file that are not of the manifest: its format, and the digest of the others."""
 
@@ -115,11 +117,12 @@ def policy_digest(*, alpha: float, coverage: float) -> str:
 
 
 def write(manifest: Manifest, folder: Path) -> None:
-    """Write ``manifest.json``, atomically."""
+    """Write ``manifest.json``, atomically; a signature of the one before is removed."""
     content = {"format_version": FORMAT_VERSION, **dataclasses.asdict(manifest)}
     content["sha256"] = _own_digest(content)
     temporary = folder / f".{FILE}.partial"
     temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / SIGNATURE).unlink(missing_ok=True)
     temporary.replace(folder / FILE)
 
 
@@ -131,16 +134,39 @@ def read(folder: Path) -> Manifest:
         BundleFormatError: Another format version, or a missing, unknown or malformed entry.
         BundleIntegrityError: The entries are not those that were written.
     """
+    return parse(read_bytes(folder), folder)
+
+
+def read_bytes(folder: Path) -> bytes:
+    """The bytes of ``manifest.json``, for `parse` or to check a signature of.
+
+    Raises:
+        BundleNotFoundError: There is no bundle at the path.
+    """
     path = folder / FILE
     if not path.is_file():
         raise BundleNotFoundError(
             f"no model bundle at {folder}: expected a folder with {FILE}; give the path of a "
             "bundle, such as RUN/bundle of a training run"
         )
+    return path.read_bytes()
+
+
+def parse(data: bytes, folder: Path) -> Manifest:
+    """The manifest in the bytes of ``manifest.json``.
+
+    Args:
+        data: Its bytes.
+        folder: The bundle's folder; names the file in errors.
+
+    Raises:
+        BundleFormatError, BundleIntegrityError: As in `read`.
+    """
+    path = folder / FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(data.decode("utf-8"))
         version = content.get("format_version")
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise BundleFormatError(
             f"{path}: not readable as a JSON object ({error}); the bundle is damaged, copy it again"
         ) from error
@@ -173,8 +199,10 @@ def read(folder: Path) -> Manifest:
         )
         classes = tuple(str(name) for name in content.pop("classes"))
         rest = {name: value for name, value in content.items() if name not in _BESIDE}
+        if not all(isinstance(digest, str) for digest in rest["files"].values()):
+            raise ValueError("files are not sha256 by name")
         return Manifest(training=training, detections=detections, classes=classes, **rest)
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise BundleFormatError(
             f"{path}: malformed entry ({error}); the bundle is damaged, copy it again"
         ) from error
@@ -189,6 +217,16 @@ def verify(folder: Path) -> Manifest:
         BundleIntegrityError: A file is missing or is not the one that was written; it is named.
     """
     manifest = read(folder)
+    verify_files(manifest, folder)
+    return manifest
+
+
+def verify_files(manifest: Manifest, folder: Path) -> None:
+    """Check the sha256 of every file that a manifest lists.
+
+    Raises:
+        BundleIntegrityError: A file is missing or is not the one that was written; it is named.
+    """
     for name, expected in manifest.files.items():
         path = folder / name
         if path.name != name or not path.is_file():
@@ -196,17 +234,35 @@ def verify(folder: Path) -> Manifest:
                 f"{path} is listed in {FILE} and is missing; copy the bundle again"
             )
         if (found := file_sha256(path)) != expected:
-            raise BundleIntegrityError(
-                f"{path} has sha256 {found[:16]}…, {FILE} states {expected[:16]}…; the file was "
-                "changed or damaged, copy the bundle again"
-            )
-    return manifest
+            raise _changed(path, found=found, stated=expected)
+
+
+def file_bytes(manifest: Manifest, folder: Path, name: str) -> bytes:
+    """The content of a file that a manifest lists, checked in the bytes that are returned.
+
+    Between `verify_files` and a later look the file may have been replaced; here it cannot.
+
+    Raises:
+        BundleIntegrityError: The file is not the one that was written.
+        OSError: It cannot be read.
+    """
+    data = (folder / name).read_bytes()
+    if (found := hashlib.sha256(data).hexdigest()) != manifest.files[name]:
+        raise _changed(folder / name, found=found, stated=manifest.files[name])
+    return data
 
 
 def file_sha256(path: Path) -> str:
     """sha256 (hex) of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _changed(path: Path, *, found: str, stated: str) -> BundleIntegrityError:
+    return BundleIntegrityError(
+        f"{path} has sha256 {found[:16]}…, {FILE} states {stated[:16]}…; the file was changed or "
+        "damaged, copy the bundle again"
+    )
 
 
 def _own_digest(content: Mapping[str, Any]) -> str:
