@@ -1,0 +1,276 @@
+"""What a bundle must pass before it is served."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from PIL import Image
+
+from ibinn.errors import (
+    BundleIntegrityError,
+    BundleSignatureError,
+    ConfigError,
+    IbinnError,
+    PolicyError,
+)
+from ibinn.manifest import Manifest
+from ibinn.types import Versions
+from service.models import folder
+from service.models.acceptance import Acceptance, AcceptanceFigure, FigureName
+from service.models.candidates import Candidate, Reason
+from service.models.served import Classifier, Served
+from service.monitoring import Monitor
+from service.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+Verify = Callable[[Path], Manifest]
+"""Checks a bundle's files, and its signature where one is required; does not load it."""
+Load = Callable[[Path], Classifier]
+"""Loads a bundle under the policy that is meant for it."""
+_T = TypeVar("_T")
+
+_REASONS: tuple[tuple[type[Exception], Reason], ...] = (
+    # The first match counts: subclasses stand before their bases.
+    (BundleSignatureError, Reason.SIGNATURE),
+    (BundleIntegrityError, Reason.INTEGRITY),
+    (OSError, Reason.INTEGRITY),
+    (PolicyError, Reason.POLICY),
+    (ConfigError, Reason.POLICY),
+    (MemoryError, Reason.MEMORY),
+)
+_FIGURES = {
+    FigureName.ACCURACY: (Reason.ACCURACY, "accuracy", "least", "IBINN_ACCURACY_MARGIN"),
+    FigureName.TOP_LABEL_ECE: (
+        Reason.CALIBRATION,
+        "top-label calibration error",
+        "most",
+        "IBINN_CALIBRATION_MARGIN",
+    ),
+    FigureName.FALSE_POSITIVE_RATE: (
+        Reason.FALSE_POSITIVES,
+        "false-positive rate",
+        "most",
+        "IBINN_FALSE_POSITIVE_MARGIN",
+    ),
+}
+
+
+class RefusedError(Exception):
+    """Inside the checks: a candidate fails; never leaves `Checks.check`.
+
+    Args:
+        reason: Why, by name.
+        sentences: Why, in words.
+        figures: What the acceptance set said.
+    """
+
+    def __init__(
+        self, reason: Reason, *sentences: str, figures: tuple[AcceptanceFigure, ...] = ()
+    ) -> None:
+        super().__init__(*sentences)
+        self.reason = reason
+        self.sentences = sentences
+        self.figures = figures
+
+
+class Checks:
+    """Everything that a bundle must pass before it is served.
+
+    Args:
+        settings: Sizes and margins.
+        verify: Checks its files.
+        load: Loads it.
+        acceptance: Holds it against the acceptance set.
+        monitor: Counts candidates.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        verify: Verify,
+        load: Load,
+        acceptance: Acceptance,
+        monitor: Monitor,
+    ) -> None:
+        self._settings = settings
+        self._verify = verify
+        self._load = load
+        self._acceptance = acceptance
+        self._monitor = monitor
+
+    async def check(
+        self,
+        bundle: Path,
+        *,
+        loaded: Callable[[str], Served | None],
+        make_room: Callable[[], Awaitable[None]],
+        present: Served | None,
+    ) -> tuple[Candidate, Served | None]:
+        """Verifies, loads, warms up and measures a bundle.
+
+        Args:
+            bundle: Its folder.
+            loaded: The model in memory with a fingerprint, which need not be loaded again.
+            make_room: Awaited before it is loaded; raises RefusedError if there is none.
+            present: The model that it is held against; None: it is not held against the set.
+
+        Returns:
+            What became of it, and the loaded model if it passed.
+
+        Raises:
+            DataError, NotPossibleError: It could not be judged; see `Acceptance.compare`.
+        """
+        fingerprint, manifest, served = "", None, None
+        figures: tuple[AcceptanceFigure, ...] = ()
+        try:
+            fingerprint = await _in_thread(Reason.INTEGRITY, lambda: folder.fingerprint(bundle))
+            served = loaded(fingerprint)
+            if served is None:
+                manifest = await _in_thread(Reason.FORMAT, lambda: self._verify(bundle))
+                await make_room()
+                served = await self.loaded(bundle, fingerprint)
+            if present is not None:
+                figures = await self._acceptance.compare(served, present)
+                _require(figures)
+        except RefusedError as refusal:
+            versions = _versions(manifest) if served is None else served.info.versions
+            candidate = Candidate(
+                bundle=bundle.name,
+                fingerprint=fingerprint,
+                versions=versions,
+                accepted=False,
+                reason=refusal.reason,
+                reasons=refusal.sentences,
+                figures=refusal.figures,
+                time=datetime.now(UTC),
+            )
+            self._tell(candidate)
+            return candidate, None
+        candidate = Candidate(
+            bundle=bundle.name,
+            fingerprint=fingerprint,
+            versions=served.info.versions,
+            accepted=True,
+            reason=Reason.NONE,
+            reasons=(),
+            figures=figures,
+            time=datetime.now(UTC),
+        )
+        self._tell(candidate)
+        return candidate, served
+
+    async def loaded(self, bundle: Path, fingerprint: str) -> Served:
+        """A bundle in memory, warm, and still of the content that was verified.
+
+        Raises:
+            RefusedError: It cannot be loaded or does not run.
+        """
+        classifier = await _in_thread(Reason.FORMAT, lambda: self._load(bundle))
+        served = Served.of(classifier, bundle=bundle.name, fingerprint=fingerprint)
+        found = await _in_thread(Reason.INTEGRITY, lambda: folder.fingerprint(bundle))
+        if found != fingerprint:
+            raise RefusedError(
+                Reason.INTEGRITY,
+                f"bundle {bundle.name!r} changed while it was loaded; copy it under a name that "
+                "ends with .tmp and rename it when it is whole",
+            )
+        sizes = sorted({1, self._settings.max_batch_size})
+        await _in_thread(Reason.WARM_UP, lambda: _warm_up(served, sizes))
+        return served
+
+    def _tell(self, candidate: Candidate) -> None:
+        weights = "" if candidate.versions is None else candidate.versions.weights[:12]
+        if candidate.accepted:
+            self._monitor.candidate("accepted", Reason.NONE.value)
+            figures = "; ".join(map(_in_words, candidate.figures)) or "there is no acceptance set"
+            _log.info("bundle %r (%s) accepted: %s", candidate.bundle, weights, figures)
+        else:
+            self._monitor.candidate("refused", candidate.reason.value)
+            _log.warning(
+                "bundle %r (%s) refused, %s: %s",
+                candidate.bundle,
+                weights or "not read",
+                candidate.reason.value,
+                "; ".join(candidate.reasons),
+            )
+
+
+async def _in_thread(usual: Reason, work: Callable[[], _T]) -> _T:
+    """Runs what a candidate brings along, off the event loop.
+
+    Raises:
+        RefusedError: It raised whatever; for the usual reason unless the error names another.
+    """
+    try:
+        return await asyncio.to_thread(work)
+    except RefusedError:
+        raise
+    except Exception as error:  # no fault of a candidate may reach the server
+        reason = next((reason for kind, reason in _REASONS if isinstance(error, kind)), usual)
+        if isinstance(error, IbinnError | OSError):
+            raise RefusedError(reason, str(error)) from error
+        _log.exception("a candidate failed")
+        raise RefusedError(
+            reason,
+            f"it failed with {type(error).__name__} ({error}); the server's log has the trace",
+        ) from error
+
+
+def _warm_up(served: Served, sizes: Sequence[int]) -> None:
+    """Answers a grey image in batches of these sizes, so that no caller waits for first times."""
+    side = served.info.input_side
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, side), (128, 128, 128)).save(buffer, format="PNG")
+    prepared = served.preparer(buffer.getvalue())
+    for size in sizes:
+        answers = served.classifier.assess([prepared] * size)
+        if len(answers) != size or not all(math.isfinite(a.top.probability) for a in answers):
+            raise RefusedError(
+                Reason.WARM_UP,
+                f"asked about {size} grey images it gave {len(answers)} answers, or some without "
+                f"a finite probability; expected {size} with one",
+            )
+
+
+def _require(figures: Sequence[AcceptanceFigure]) -> None:
+    failed = [figure for figure in figures if not figure.passed]
+    if failed:
+        raise RefusedError(
+            _FIGURES[failed[0].name][0], *map(_in_words, failed), figures=tuple(figures)
+        )
+
+
+def _in_words(figure: AcceptanceFigure) -> str:
+    _, name, bound, setting = _FIGURES[figure.name]
+    against = (
+        "there is no present model"
+        if figure.present is None
+        else f"the present model has {figure.present:.4f}"
+    )
+    return (
+        f"{name} is {figure.candidate:.4f} on {figure.count} acceptance images, {against}, "
+        f"{'accepted' if figure.passed else 'expected'} is at {bound} {figure.limit:.4f} "
+        f"({setting})"
+    )
+
+
+def _versions(manifest: Manifest | None) -> Versions | None:
+    """The digests of a bundle that is not loaded; its policy is not known."""
+    if manifest is None:
+        return None
+    return Versions(
+        weights=manifest.weights_digest,
+        calibration=manifest.calibration_digest,
+        policy="",
+        taxonomy=manifest.taxonomy_version,
+        software="",
+    )

@@ -1,0 +1,79 @@
+"""From a bundle's folder to a classifier, under the settings in force."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ibinn import manifest
+from ibinn.errors import ConfigError
+from ibinn.manifest import Manifest
+from ibinn.policy import Policy
+from ibinn.policy import file as policy_file
+from service.models import folder
+from service.models.served import Classifier
+from service.settings import Settings
+
+
+def verify(settings: Settings, bundle: Path) -> Manifest:
+    """The manifest of a bundle whose every file is the one that was written.
+
+    Raises:
+        BundleError: A file is missing or another, or a signature is required and there is none of
+            a trusted key.
+        ConfigError: The trusted keys cannot be read.
+    """
+    if settings.require_signature:
+        # Only who signs needs what verifies.
+        from ibinn import signing
+
+        assert settings.trusted_keys is not None  # the settings' own check
+        signing.verify_bundle(bundle, signing.public_keys(settings.trusted_keys))
+    return manifest.verify(bundle)
+
+
+def load(settings: Settings, bundle: Path) -> Classifier:
+    """The classifier of a bundle, under its own policy or the settings' if there is one.
+
+    Raises:
+        BundleError: As in `verify`, or the bundle cannot be used.
+        ConfigError: The bundle's calibration cannot give the significance asked for, or one is
+            given beside a policy, which has its own.
+        PolicyError: The policy cannot be used, or not with this bundle.
+    """
+    path = policy_path(settings, bundle)
+    policy = None if path is None else _policy(settings, path)
+    verify(settings, bundle)
+    # torch takes seconds to import: a wrong setting or path need not wait for it.
+    from ibinn import bundle as bundle_module
+    from ibinn import deciding
+    from ibinn.images import Limits
+
+    limits = Limits(
+        max_bytes=settings.max_image_bytes,
+        max_pixels=settings.max_image_px,
+        max_side=settings.max_side_px,
+    )
+    if policy is not None:
+        return deciding.load(bundle, policy, device=settings.device, limits=limits)
+    return bundle_module.load(bundle, alpha=settings.alpha, device=settings.device, limits=limits)
+
+
+def policy_path(settings: Settings, bundle: Path) -> Path | None:
+    """The policy file meant for a bundle.
+
+    For one of the models folder it is ``NAME.policy.json`` beside it, where there is one; else the
+    settings' policy, if there is any.
+    """
+    own = folder.policy_file(bundle)
+    if settings.models is not None and bundle.parent == settings.models and own.is_file():
+        return own
+    return settings.policy
+
+
+def _policy(settings: Settings, path: Path) -> Policy:
+    if settings.alpha is not None:
+        raise ConfigError(
+            f"got alpha {settings.alpha:g} and policy {path}; a policy has its own significance, "
+            "leave --alpha (IBINN_ALPHA) out"
+        )
+    return policy_file.read(path)
