@@ -27,7 +27,7 @@
     │   ├── UnauthenticatedError      no token or certificate, or one that is not known
     │   └── ForbiddenError            one without the role that the call needs
     ├── TurnedAwayError           a request that the server does not take on or gives up
-    │   ├── QueueFullError            too many requests are pending, or it would be answered too late
+    │   ├── QueueFullError            too many requests are pending, or the answer would be late
     │   │   └── RateLimitedError          the caller asks for more than its share
     │   ├── NotServingError           no model is loaded yet, or the server is stopping
     │   └── ExpiredError              the time ran out before the answer
@@ -298,8 +298,8 @@ class NotFoundError(RemoteError):
 
 
 class OverloadedError(RemoteError):
-    """RESOURCE_EXHAUSTED: the server is full or too slow for the time given, or the caller asks more
-    than its share; try again after ``retry_after_s``."""
+    """RESOURCE_EXHAUSTED: the server is full or too slow for the time given, or the caller asks
+    more than its share; try again after ``retry_after_s``."""
 
 
 class UnavailableError(RemoteError):

@@ -2,7 +2,8 @@
 
     original --fit_size--> (S, S, 3) --finish (JPEG step)--> (S, S, 3) --to_tensor--> (3, S, S)
 
-Decoding is in `ibinn.decoding`; its names are given here too.
+Decoding is in `ibinn.decoding`; its names are given here too. Importing this module does not import
+torch: whatever only decodes and prepares (the server's decoder processes) does without.
 B batch, S side, H and W height and width of the original. Pixels are uint8 RGB.
 """
 
@@ -12,12 +13,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from io import BytesIO
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import torch
 from PIL import Image, JpegImagePlugin
-from torch import Tensor
 
 from ibinn.decoding import (
     FORMATS,
@@ -31,6 +30,9 @@ from ibinn.decoding import (
 )
 from ibinn.errors import ConfigError
 from ibinn.types import InputInfo, Region
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "FORMATS",
@@ -179,6 +181,17 @@ class ImagePreparer:
         """
         return Preprocessing(self.config).prepare(decode(image, self.limits))
 
+    def from_pixels(self, pixels: Pixels) -> PreparedImage:
+        """The same for an image that is decoded already.
+
+        Args:
+            pixels: uint8 (H, W, 3).
+
+        Raises:
+            ImageError: It is no such array, or over a limit.
+        """
+        return Preprocessing(self.config).prepare(open_image(pixels, self.limits))
+
 
 class Preprocessing:
     """The preprocessing that a `PreprocessingConfig` describes; stateless and thread-safe."""
@@ -278,6 +291,8 @@ class Preprocessing:
         Returns:
             float32 (B, 3, S, S) on the device of `pixels`, in channels_last memory.
         """
+        import torch
+
         # Filling on the device instead of copying a list to it keeps accelerators from waiting.
         levels = pixels.permute(0, 3, 1, 2).to(torch.float32)
         values = (levels + (0.5 if noise is None else noise)) / 256
@@ -298,6 +313,8 @@ class Preprocessing:
         Returns:
             uint8 (B, S, S, 3), values out of range clipped.
         """
+        import torch
+
         mean = torch.tensor(self.config.mean).view(1, -1, 1, 1).to(x)
         std = torch.tensor(self.config.std).view(1, -1, 1, 1).to(x)
         levels = ((x * std + mean) * 256.0 - 0.5).round().clamp(0, 255)

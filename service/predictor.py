@@ -1,265 +1,290 @@
-"""From image bytes to an answer, off the event loop and within limits.
+"""From an image to an answer: the one path of every call, whatever protocol it came by.
 
-One thread of its own runs the network, so that no two forward passes compete for the device;
-a few others decode images meanwhile. The event loop only waits.
+One thread of its own runs the networks, so that no two forward passes compete for the device;
+decoders work meanwhile, in processes of their own as a rule. The event loop only waits.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
+import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from ibinn.errors import ExpiredError, NotServingError, QueueFullError
+import numpy as np
+import numpy.typing as npt
+
+from ibinn.errors import NotServingError
 from ibinn.explain import options as choices
-from ibinn.types import (
-    ExplainOptions,
-    Explanation,
-    ModelInfo,
-    Prediction,
-    Receipt,
-    ServerTiming,
-)
-from service.batcher import Batcher, Outcome
+from ibinn.types import ExplainOptions, Explanation, Prediction, Receipt, ServerTiming
+from service.call import Call
+from service.models import mode
+from service.models.registry import Models
+from service.models.served import Classifier, Served
 from service.monitoring import Monitor
+from service.scheduling.admission import Limits
+from service.scheduling.job import Job, Lane, Outcome, Task
+from service.scheduling.scheduler import Answer, Scheduler
+from service.settings import Settings
 
 if TYPE_CHECKING:
-    from ibinn.images import PreparedImage  # imports torch, which only the classifier needs
+    from ibinn.images import PreparedImage
+    from service.decoding.decoders import Decoders
 
-_RETRY_AFTER_S = (0.1, 30.0)
-"""Bounds of the advice when to try again."""
+_log = logging.getLogger(__name__)
 
-
-class Classifier(Protocol):
-    """What the service needs of a model; `ibinn.trusted.TrustedClassifier` has it."""
-
-    @property
-    def info(self) -> ModelInfo:
-        """What the model is."""
-
-    def prepare(self, image: bytes) -> PreparedImage:
-        """Decodes and preprocesses; called from several threads; raises ImageError."""
-
-    def assess(self, prepared: Sequence[PreparedImage]) -> list[Prediction]:
-        """One answer for each image, from one forward pass."""
-
-    def explain_prepared(
-        self, prepared: Sequence[PreparedImage], classes: Sequence[str] | None = None
-    ) -> list[Explanation]:
-        """One explanation of the same classes for each image, from one forward pass."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Model:
-    """One loaded classifier; equal only to itself, so that no batch mixes two models."""
-
-    classifier: Classifier
-    info: ModelInfo
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Classify:
-    model: _Model
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Explain:
-    model: _Model
-    classes: tuple[str, ...] | None
+Observer = Callable[[bytes, Served, Prediction], None]
+"""Hears of every answer to Classify: the image, the model that answered, the answer."""
 
 
 class Predictor:
-    """Admits requests, decodes, batches, computes.
+    """Answers for images, with the models there are.
 
     Args:
-        max_batch_size: Largest number of images in one forward pass.
-        max_pending: Largest number of requests being decoded, waiting and being computed.
-        request_timeout_s: Longest time for a request, whatever its caller allows.
-        decode_threads: Number of threads that decode images.
+        settings: Limits and sizes.
+        models: Which models there are.
+        decoders: Decode images.
         monitor: Counts what happens.
+
+    Attributes:
+        models: As given.
+        observers: Called after each answer to Classify; they return at once and do not raise.
     """
 
     def __init__(
-        self,
-        *,
-        max_batch_size: int,
-        max_pending: int,
-        request_timeout_s: float,
-        decode_threads: int,
-        monitor: Monitor,
+        self, settings: Settings, *, models: Models, decoders: Decoders, monitor: Monitor
     ) -> None:
-        self._max_pending = max_pending
-        self._request_timeout_s = request_timeout_s
+        self.models = models
+        self.observers: list[Observer] = []
+        self._settings = settings
         self._monitor = monitor
-        self._model: _Model | None = None
-        self._draining = False
-        self._pending = 0
+        self._draining = asyncio.Event()
         self._inference = ThreadPoolExecutor(1, thread_name_prefix="ibinn-inference")
-        self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="ibinn-decode")
-        self._batcher: Batcher[_Classify | _Explain, PreparedImage, Prediction | Explanation] = (
-            Batcher(self._compute, max_batch_size=max_batch_size, on_batch=monitor.batch)
+        self._scheduler = Scheduler(
+            decoders,
+            self._compute,
+            limits=Limits(
+                max_batch_size=settings.max_batch_size,
+                max_batch_wait_s=settings.max_batch_wait_s,
+                max_pending=settings.max_pending,
+                max_explain_pending=settings.max_explain_pending,
+            ),
+            monitor=monitor,
         )
-        monitor.watch(pending=lambda: self._pending, waiting=lambda: self.waiting)
-
-    @property
-    def info(self) -> ModelInfo:
-        """What the loaded model is.
-
-        Raises:
-            NotServingError: There is none yet, or the server is stopping.
-        """
-        return self._serving().info
+        monitor.watch(
+            pending=lambda: self._scheduler.pending, waiting=lambda: self._scheduler.waiting
+        )
 
     @property
     def waiting(self) -> int:
         """Number of images that wait for their batch."""
-        return self._batcher.waiting
+        return self._scheduler.waiting
 
-    async def load(self, load: Callable[[], Classifier]) -> ModelInfo:
-        """Runs `load` in the inference thread and serves what it returns.
+    @property
+    def draining(self) -> asyncio.Event:
+        """Set once the server stops: no new requests are taken on."""
+        return self._draining
+
+    async def load(self, load: Callable[[], Classifier], *, bundle: str = "") -> Served:
+        """Runs `load` in the inference thread; what it returns becomes the default model.
 
         Raises:
             IbinnError: What `load` raises.
         """
         classifier = await asyncio.get_running_loop().run_in_executor(self._inference, load)
-        self._model = _Model(classifier=classifier, info=classifier.info)
-        self._monitor.model(self._model.info)
-        return self._model.info
+        served = Served.of(classifier, bundle=bundle)
+        self.models.set_default(served)
+        self._monitor.model(served.info)
+        return served
 
-    async def classify(self, image: bytes, *, timeout_s: float | None) -> Prediction:
+    def model(self, selector: str = "") -> Served:
+        """The model that a call names, or the default one.
+
+        Raises:
+            NotServingError: None is loaded yet, or the server is stopping.
+            UnknownModelError: No such model is loaded.
+        """
+        if self._draining.is_set():
+            raise NotServingError("the server is stopping; ask another one or try again")
+        return self.models.resolve(selector)
+
+    async def classify(
+        self, image: bytes, call: Call, *, model: str = "", timeout_s: float | None = None
+    ) -> Prediction:
         """The answer for one image, with a receipt.
 
         Args:
             image: Encoded bytes.
-            timeout_s: Seconds that the caller still waits; None: no limit of its own.
+            call: Whose, by when.
+            model: First digits of a weights digest; "": the default model.
+            timeout_s: Seconds from now after which the image is not worth computing; None: the
+                call's deadline and the server's limit alone.
 
         Raises:
             ImageError: The image cannot be classified.
+            UnknownModelError: No such model is loaded.
             TurnedAwayError: The server is full, not serving, or the time ran out.
         """
-        job = _Classify(model=self._serving())
-        prediction, receipt = await self._answer(job, image, timeout_s)
-        assert isinstance(prediction, Prediction)
-        self._monitor.prediction(prediction)
-        return dataclasses.replace(prediction, receipt=receipt)
+        task = Task(served=self.model(model))
+        prediction = await self._predict(Lane.CLASSIFY, task, image, None, call, timeout_s)
+        for observe in self.observers:
+            observe(image, task.served, prediction)
+        return prediction
+
+    async def classify_pixels(
+        self, pixels: npt.NDArray[np.uint8], call: Call, *, model: str = ""
+    ) -> Prediction:
+        """The answer for an image that is decoded already; else as `classify`.
+
+        Args:
+            pixels: uint8 (H, W, 3).
+            call: Whose, by when.
+            model: As for `classify`.
+        """
+        task = Task(served=self.model(model))
+        prepared = await asyncio.to_thread(task.served.preparer.from_pixels, pixels)
+        return await self._predict(Lane.CLASSIFY, task, None, prepared, call, None)
 
     async def explain(
-        self, image: bytes, *, options: ExplainOptions, timeout_s: float | None
+        self, image: bytes, call: Call, *, options: ExplainOptions, model: str = ""
     ) -> Explanation:
         """Heatmaps for one image, with its answer.
 
         Args:
             image: Encoded bytes.
+            call: Whose, by when.
             options: What to explain, and how finely.
-            timeout_s: Seconds that the caller still waits; None: no limit of its own.
+            model: As for `classify`.
 
         Raises:
             NotExplainableError: The model has no heatmaps.
             UnknownClassError: The model does not know a class.
+            UnknownModelError: No such model is loaded.
             RequestError: The options exclude each other or ask for too much.
             ImageError: The image cannot be classified.
             TurnedAwayError: The server is full, not serving, or the time ran out.
         """
-        model = self._serving()
-        choices.check(options, model.info)
-        wanted = choices.classes_to_compute(options, model.info.classes)
-        job = _Explain(model=model, classes=None if wanted is None else tuple(wanted))
-        explanation, receipt = await self._answer(job, image, timeout_s)
+        served = self.model(model)
+        choices.check(options, served.info)
+        wanted = choices.classes_to_compute(options, served.info.classes)
+        classes = None if wanted is None else tuple(wanted)
+        task = Task(served=served, explain=True, classes=classes)
+        explanation, receipt = await self._answer(Lane.EXPLAIN, task, image, None, call, None)
         assert isinstance(explanation, Explanation)
-        self._monitor.prediction(explanation.prediction)
-        prediction = dataclasses.replace(explanation.prediction, receipt=receipt)
+        prediction = self._given(explanation.prediction, receipt)
         return choices.arranged(dataclasses.replace(explanation, prediction=prediction), options)
+
+    async def in_background(self, served: Served, image: bytes, *, patience_s: float) -> Prediction:
+        """An answer for the server's own purposes, in the lane of least precedence.
+
+        It is not counted as an answer, and the stop button does not touch it.
+
+        Args:
+            served: By which model, loaded in whatever role.
+            image: Encoded bytes.
+            patience_s: Seconds after which it is not worth computing.
+
+        Raises:
+            ImageError: The image cannot be classified.
+            TurnedAwayError: There is no room for it now, or the time ran out.
+        """
+        loop = asyncio.get_running_loop()
+        now = time.monotonic()
+        outcome = await self._scheduler.submit(
+            Job(
+                lane=Lane.BACKGROUND,
+                caller="",
+                task=Task(served=served),
+                image=image,
+                deadline=now + patience_s,
+                arrived=now,
+                future=loop.create_future(),
+            )
+        )
+        assert isinstance(outcome.value, Prediction)
+        return outcome.value
 
     def drain(self) -> None:
         """Takes on no more requests; those taken on are finished."""
-        self._draining = True
+        self._draining.set()
 
     def close(self) -> None:
-        """Lets the threads end."""
-        self._decoders.shutdown(wait=False, cancel_futures=True)
+        """Lets the inference thread end."""
         self._inference.shutdown(wait=False, cancel_futures=True)
 
-    def _serving(self) -> _Model:
-        if self._draining:
-            raise NotServingError("the server is stopping; ask another one or try again")
-        if self._model is None:
-            raise NotServingError("the server is still loading its model; try again")
-        return self._model
+    async def _predict(
+        self,
+        lane: Lane,
+        task: Task,
+        image: bytes | None,
+        prepared: PreparedImage | None,
+        call: Call,
+        timeout_s: float | None,
+    ) -> Prediction:
+        prediction, receipt = await self._answer(lane, task, image, prepared, call, timeout_s)
+        assert isinstance(prediction, Prediction)
+        return self._given(prediction, receipt)
+
+    def _given(self, prediction: Prediction, receipt: Receipt) -> Prediction:
+        """The answer as it leaves: under the stop button, counted, with its receipt."""
+        prediction = mode.apply(self.models.mode, prediction)
+        self._monitor.prediction(prediction)
+        return dataclasses.replace(prediction, receipt=receipt)
 
     async def _answer(
-        self, job: _Classify | _Explain, image: bytes, timeout_s: float | None
-    ) -> tuple[Prediction | Explanation, Receipt]:
+        self,
+        lane: Lane,
+        task: Task,
+        image: bytes | None,
+        prepared: PreparedImage | None,
+        call: Call,
+        timeout_s: float | None,
+    ) -> tuple[Answer, Receipt]:
         received_time, start = datetime.now(UTC), time.monotonic()
-        allowed_s = self._request_timeout_s if timeout_s is None else timeout_s
-        allowed_s = min(allowed_s, self._request_timeout_s)
-        with self._admitted():
-            outcome, prepare_s = await self._within(allowed_s, job, image)
-        self._monitor.queue_wait(outcome.queue_s)
+        allowed_s = self._settings.request_timeout_s
+        if timeout_s is not None:
+            allowed_s = min(allowed_s, timeout_s)
+        outcome: Outcome = await self._scheduler.submit(
+            Job(
+                lane=lane,
+                caller=call.caller.name,
+                task=task,
+                image=image,
+                prepared=prepared,
+                deadline=min(call.deadline, start + allowed_s),
+                arrived=start,
+                future=asyncio.get_running_loop().create_future(),
+            )
+        )
+        self._monitor.queue_wait(outcome.queue_s, lane.value)
         timing = ServerTiming(
-            prepare_s=prepare_s,
+            prepare_s=outcome.prepare_s,
             queue_s=outcome.queue_s,
             compute_s=outcome.compute_s,
             total_s=time.monotonic() - start,
             batch_size=outcome.batch_size,
         )
-        receipt = Receipt(record_id=uuid.uuid4().hex, received_time=received_time, timing=timing)
+        receipt = Receipt(
+            record_id=uuid.uuid4().hex,
+            received_time=received_time,
+            timing=timing,
+            request_id=call.request_id,
+        )
         return outcome.value, receipt
 
-    async def _within(
-        self, allowed_s: float, job: _Classify | _Explain, image: bytes
-    ) -> tuple[Outcome[Prediction | Explanation], float]:
-        start = time.monotonic()
-        try:
-            async with asyncio.timeout(allowed_s) as limit:
-                prepared = await asyncio.get_running_loop().run_in_executor(
-                    self._decoders, job.model.classifier.prepare, image
-                )
-                prepare_s = time.monotonic() - start
-                outcome = await self._batcher.submit(job, prepared, deadline=start + allowed_s)
-                return outcome, prepare_s
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            raise ExpiredError(
-                f"no answer within {allowed_s:.3g} s; allow more time (this server's limit is "
-                f"{self._request_timeout_s:g} s) or try again later"
-            ) from error
-
-    @contextlib.contextmanager
-    def _admitted(self) -> Iterator[None]:
-        if self._pending >= self._max_pending:
-            shortest, longest = _RETRY_AFTER_S
-            retry_after_s = self._batcher.seconds_for(self._pending)
-            raise QueueFullError(
-                f"{self._pending} requests are pending, the limit of this server "
-                "(IBINN_MAX_PENDING); try again later",
-                retry_after_s=min(max(retry_after_s, shortest), longest),
-            )
-        self._pending += 1
-        try:
-            yield
-        finally:
-            self._pending -= 1
-
-    async def _compute(
-        self, job: _Classify | _Explain, prepared: Sequence[PreparedImage]
-    ) -> Sequence[Prediction | Explanation]:
+    async def _compute(self, task: Task, prepared: Sequence[PreparedImage]) -> Sequence[Answer]:
         return await asyncio.get_running_loop().run_in_executor(
-            self._inference, _run_network, job, prepared
+            self._inference, _run_network, task, prepared
         )
 
 
-def _run_network(
-    job: _Classify | _Explain, prepared: Sequence[PreparedImage]
-) -> Sequence[Prediction | Explanation]:
-    classifier = job.model.classifier
-    if isinstance(job, _Explain):
-        return classifier.explain_prepared(prepared, job.classes)
+def _run_network(task: Task, prepared: Sequence[PreparedImage]) -> Sequence[Answer]:
+    classifier = task.served.classifier
+    if task.explain:
+        return classifier.explain_prepared(prepared, task.classes)
     return classifier.assess(prepared)

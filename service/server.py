@@ -17,10 +17,14 @@ from grpc_reflection.v1alpha import reflection
 
 from ibinn.errors import ConfigError
 from ibinn.types import ModelInfo
-from ibinn.v1.classification_service_pb2_grpc import add_ClassificationServiceServicer_to_server
+from ibinn.v1 import classification_service_pb2
+from service.access import Access, tls
 from service.border import Border
+from service.decoding.decoders import decoders_of
+from service.models.registry import Models
+from service.models.served import Classifier
 from service.monitoring import MetricsEndpoint, Monitor
-from service.predictor import Classifier, Predictor
+from service.predictor import Predictor
 from service.servicer import SERVICE_NAME, ClassificationServicer
 from service.settings import Settings
 
@@ -30,6 +34,14 @@ _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _FAREWELL_S = 1.0
 """Time for answers on their way and for health watchers to hear the end."""
+_CALLS_BEYOND_PENDING = 1000
+"""Calls that gRPC holds beside those that the predictor takes on: health checks must find room on
+a full server, or it would be restarted for being busy."""
+_COMPRESSIONS = {
+    "none": grpc.Compression.NoCompression,
+    "gzip": grpc.Compression.Gzip,
+    "deflate": grpc.Compression.Deflate,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +50,7 @@ class Addresses:
 
     Attributes:
         grpc: ``host:port``.
-        metrics: URL for Prometheus.
+        metrics: URL for Prometheus; "" where metrics are off or served elsewhere.
     """
 
     grpc: str
@@ -46,86 +58,134 @@ class Addresses:
 
 
 class Server:
-    """One server with one model.
+    """One server process.
 
-    The health service's empty name means that the process serves; the name
-    ``ibinn.v1.ClassificationService`` means that a model is loaded.
+    The health service's empty name means that the process serves; the names of the other services
+    mean that a model is loaded.
 
     Args:
         settings: What can be set.
+        load_bundle: Loads a bundle of the models folder; None: models cannot be exchanged.
+        reuse_port: Whether other processes may listen on the same port, and metrics are served
+            by who started them.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        reuse_port: bool = False,
+    ) -> None:
         self._settings = settings
-        self.monitor = Monitor()
-        self._predictor = Predictor(
-            max_batch_size=settings.max_batch_size,
-            max_pending=settings.max_pending,
-            request_timeout_s=settings.request_timeout_s,
-            decode_threads=settings.decode_threads,
+        self._reuse_port = reuse_port
+        self.monitor = Monitor(enabled=settings.metrics)
+        self._models = Models()
+        self._decoders = decoders_of(settings, self.monitor)
+        self.predictor = Predictor(
+            settings, models=self._models, decoders=self._decoders, monitor=self.monitor
+        )
+        self._border = Border(
+            access=Access.open(settings),
             monitor=self.monitor,
+            certificates=settings.tls_client_ca is not None,
         )
-        self._border = Border(service_name=SERVICE_NAME, monitor=self.monitor)
         self._health = health.aio.HealthServicer()
-        # The number of calls is bounded by the predictor, not by gRPC: a full server must still
-        # answer health checks, or it would be restarted for being busy.
+        self._services = {
+            SERVICE_NAME: ClassificationServicer(
+                self.predictor,
+                monitor=self.monitor,
+                stream_window=settings.stream_window,
+                describe=self._describe,
+            ).routes()
+        }
         self._server: Any = grpc.aio.server(
-            interceptors=(self._border,),
-            options=(
-                ("grpc.max_receive_message_length", settings.max_message_bytes),
-                ("grpc.so_reuseport", 0),  # else a second server could share the port unnoticed
-            ),
+            options=_channel_options(settings, reuse_port=reuse_port),
+            compression=_COMPRESSIONS[settings.compression],
+            maximum_concurrent_rpcs=4 * settings.max_pending + _CALLS_BEYOND_PENDING,
         )
-        add_ClassificationServiceServicer_to_server(
-            ClassificationServicer(self._predictor), self._server
+        self._server.add_generic_rpc_handlers(
+            tuple(self._border.handler(name, routes) for name, routes in self._services.items())
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        if settings.reflection:
+            names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
         self._metrics: MetricsEndpoint | None = None
 
     async def start(self) -> Addresses:
         """Listens. Calls are answered UNAVAILABLE until a model is loaded.
 
         Raises:
-            ConfigError: An address is not available.
+            ConfigError: An address is not available, or what decodes cannot be started.
         """
-        host = self._settings.host
-        address = f"[{host}]" if ":" in host else host
-        await self._health.set(SERVICE_NAME, _NOT_SERVING)
-        try:
-            port = self._server.add_insecure_port(f"{address}:{self._settings.port}")
-        except RuntimeError as error:
-            raise ConfigError(
-                f"cannot listen on {host}:{self._settings.port}: the address is in use or not of "
-                "this machine; choose another --host or --port (0 takes a free one)"
-            ) from error
-        self._metrics = MetricsEndpoint.start(
-            self.monitor, host=host, port=self._settings.metrics_port
-        )
+        settings = self._settings
+        address = f"[{settings.host}]" if ":" in settings.host else settings.host
+        await self._tell_health(_NOT_SERVING)
+        port = self._listen(f"{address}:{settings.port}")
+        if settings.metrics and not self._reuse_port:
+            self._metrics = MetricsEndpoint.start(
+                self.monitor, host=settings.host, port=settings.metrics_port
+            )
+        await self._decoders.start()
         await self._server.start()
-        return Addresses(grpc=f"{address}:{port}", metrics=self._metrics.url)
+        url = "" if self._metrics is None else self._metrics.url
+        return Addresses(grpc=f"{address}:{port}", metrics=url)
 
-    async def load(self, load: Callable[[], Classifier]) -> ModelInfo:
+    async def load(self, load: Callable[[], Classifier], *, bundle: str = "") -> ModelInfo:
         """Loads a model, off the event loop, and serves it.
+
+        Args:
+            load: Loads it.
+            bundle: Name of its folder.
 
         Raises:
             IbinnError: What `load` raises.
         """
-        info = await self._predictor.load(load)
-        await self._health.set(SERVICE_NAME, _SERVING)
-        return info
+        served = await self.predictor.load(load, bundle=bundle)
+        await self._tell_health(_SERVING)
+        return served.info
 
     async def stop(self) -> None:
         """Says NOT_SERVING, finishes the calls in flight, then closes."""
         await self._health.enter_graceful_shutdown()
-        self._predictor.drain()
+        self.predictor.drain()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._border.until_idle(), self._settings.drain_timeout_s)
         await self._server.stop(_FAREWELL_S)
-        self._predictor.close()
+        await self._decoders.stop()
+        self.predictor.close()
         if self._metrics is not None:
             await asyncio.to_thread(self._metrics.stop)
+
+    def _listen(self, address: str) -> int:
+        credentials = tls.server_credentials(self._settings)
+        try:
+            if credentials is None:
+                return int(self._server.add_insecure_port(address))
+            return int(self._server.add_secure_port(address, credentials))
+        except RuntimeError as error:
+            raise ConfigError(
+                f"cannot listen on {address}: the address is in use or not of this machine; "
+                "choose another --host or --port (0 takes a free one)"
+            ) from error
+
+    async def _tell_health(self, status: Any) -> None:
+        for name in self._services:
+            await self._health.set(name, status)
+
+    def _describe(self, response: classification_service_pb2.GetModelResponse) -> None:
+        """Adds to GetModel's answer what else is loaded."""
+
+
+def _channel_options(settings: Settings, *, reuse_port: bool) -> tuple[tuple[str, int], ...]:
+    return (
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.so_reuseport", 1 if reuse_port else 0),  # else a second server could share unnoticed
+        # A connection whose other end has vanished is found out and closed.
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    )
 
 
 async def serve(
@@ -133,6 +193,7 @@ async def serve(
     load: Callable[[], Classifier],
     *,
     on_ready: Callable[[Addresses, ModelInfo], None],
+    reuse_port: bool = False,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then stops in order.
 
@@ -140,11 +201,12 @@ async def serve(
         settings: What can be set.
         load: Loads the model; runs in the inference thread.
         on_ready: Called once, when the model is loaded.
+        reuse_port: See `Server`.
 
     Raises:
         IbinnError: An address is not available, or the model cannot be loaded.
     """
-    server = Server(settings)
+    server = Server(settings, reuse_port=reuse_port)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

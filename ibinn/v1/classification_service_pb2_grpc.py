@@ -41,7 +41,7 @@ class ClassificationServiceStub:
     INTERNAL             a fault of the server; ErrorInfo's metadata has the incident id to quote
 
     Metadata: `authorization: Bearer TOKEN` where the server asks for tokens; `x-request-id` names the
-    call where the message does not. Every call's initial metadata has the `x-request-id` in use.
+    call where the message does not. A call's trailing metadata (a stream's initial) has the one in use.
     """
 
     def __init__(self, channel):
@@ -88,7 +88,7 @@ class ClassificationServiceServicer:
     INTERNAL             a fault of the server; ErrorInfo's metadata has the incident id to quote
 
     Metadata: `authorization: Bearer TOKEN` where the server asks for tokens; `x-request-id` names the
-    call where the message does not. Every call's initial metadata has the `x-request-id` in use.
+    call where the message does not. A call's trailing metadata (a stream's initial) has the one in use.
     """
 
     def Classify(self, request, context):
@@ -168,7 +168,7 @@ class ClassificationService:
     INTERNAL             a fault of the server; ErrorInfo's metadata has the incident id to quote
 
     Metadata: `authorization: Bearer TOKEN` where the server asks for tokens; `x-request-id` names the
-    call where the message does not. Every call's initial metadata has the `x-request-id` in use.
+    call where the message does not. A call's trailing metadata (a stream's initial) has the one in use.
     """
 
     @staticmethod

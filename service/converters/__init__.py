@@ -6,7 +6,7 @@ pairs the names of both sides.
 
 from service.converters.answers import classification, classify_response, explain_response
 from service.converters.models import get_model_response
-from service.converters.requests import explain_options
+from service.converters.requests import explain_options, timeout_s
 
 __all__ = [
     "classification",
@@ -14,4 +14,5 @@ __all__ = [
     "explain_options",
     "explain_response",
     "get_model_response",
+    "timeout_s",
 ]

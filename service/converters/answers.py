@@ -10,15 +10,19 @@ from ibinn.v1 import classification_service_pb2 as service
 from service.converters.names import ACTIONS, GROUPS, KINDS, SET_METHODS, VERDICTS, versions
 
 
-def classify_response(prediction: types.Prediction) -> service.ClassifyResponse:
+def classify_response(
+    prediction: types.Prediction, options: service.AnswerOptions | None = None
+) -> service.ClassifyResponse:
     """The answer to Classify."""
-    return service.ClassifyResponse(classification=classification(prediction))
+    return service.ClassifyResponse(classification=classification(prediction, options))
 
 
-def explain_response(explanation: types.Explanation) -> service.ExplainResponse:
+def explain_response(
+    explanation: types.Explanation, options: service.AnswerOptions | None = None
+) -> service.ExplainResponse:
     """The answer to Explain."""
     return service.ExplainResponse(
-        classification=classification(explanation.prediction),
+        classification=classification(explanation.prediction, options),
         heatmaps=[_heatmap(heatmap) for heatmap in explanation.heatmaps],
         image=answer.SeenImage(
             side=explanation.image.shape[0], rgb=explanation.image.tobytes(order="C")
@@ -39,16 +43,30 @@ def explain_response(explanation: types.Explanation) -> service.ExplainResponse:
     )
 
 
-def classification(prediction: types.Prediction) -> answer.Classification:
-    """One answer; with record id, time and timing if it has a receipt."""
+def classification(
+    prediction: types.Prediction, options: service.AnswerOptions | None = None
+) -> answer.Classification:
+    """One answer; with record id, time and timing if it has a receipt.
+
+    Args:
+        prediction: The answer.
+        options: What to leave out of lists; verdict, sets and decision rest on all of it.
+    """
+    classes, tests = prediction.classes, prediction.tests
+    if options is not None:
+        classes = classes[: options.top_classes or None]
+        if options.tests == service.TEST_DETAIL_FLAGGED:
+            tests = tuple(test for test in tests if test.flagged)
+        elif options.tests == service.TEST_DETAIL_NONE:
+            tests = ()
     message = answer.Classification(
-        classes=[_class_score(score) for score in prediction.classes],
+        classes=[_class_score(score) for score in classes],
         entropy_nats=prediction.entropy,
         temperature=prediction.temperature,
         bits_per_dim=prediction.bits_per_dim,
         conformal_set=None if prediction.conformal is None else _conformal(prediction.conformal),
         conformal_sets=[_conformal(found) for found in prediction.conformal_sets],
-        tests=_test_results(prediction.tests),
+        tests=_test_results(tests),
         combined_test=None if prediction.combined is None else _test_result(prediction.combined),
         verdict=VERDICTS[prediction.verdict],
         verdict_reason=prediction.reason,
@@ -61,6 +79,7 @@ def classification(prediction: types.Prediction) -> answer.Classification:
     )
     if prediction.receipt is not None:
         message.record_id = prediction.receipt.record_id
+        message.request_id = prediction.receipt.request_id
         message.received_time.FromDatetime(prediction.receipt.received_time)
         message.timing.CopyFrom(_timing(prediction.receipt.timing))
     return message

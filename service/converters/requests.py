@@ -8,6 +8,22 @@ from ibinn.v1 import classification_service_pb2 as service
 from service.converters.names import HEATMAP_SIZES
 
 
+def timeout_s(request: service.ClassifyRequest) -> float | None:
+    """Seconds that the request allows, or None.
+
+    Raises:
+        RequestError: The time is not above zero.
+    """
+    if not request.HasField("timeout"):
+        return None
+    seconds = request.timeout.seconds + request.timeout.nanos * 1e-9
+    if seconds <= 0:
+        raise RequestError(
+            f"timeout is {seconds:g} s; expected a time above 0, or leave it out", field="timeout"
+        )
+    return seconds
+
+
 def explain_options(request: service.ExplainRequest) -> types.ExplainOptions:
     """What the caller chose of an explanation.
 

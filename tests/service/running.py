@@ -59,7 +59,12 @@ class Running:
 
 
 def settings(**changes: Any) -> Settings:
-    defaults = {"port": 0, "metrics_port": 0, "max_image_bytes": INFO.max_bytes}
+    defaults = {
+        "port": 0,
+        "metrics_port": 0,
+        "max_image_bytes": INFO.max_bytes,
+        "decode_in": "thread",
+    }
     return Settings(**{**defaults, **changes})
 
 

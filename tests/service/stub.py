@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ibinn.decoding import DecodedImage, Limits, decode
+from ibinn.decoding import DecodedImage, Limits, decode, open_image
 from ibinn.types import (
     Action,
     ClassPoint,
@@ -269,6 +269,19 @@ class StubImage:
     decoded: DecodedImage
 
 
+@dataclass(frozen=True, slots=True)
+class StubPreparer:
+    """Decodes in earnest; can be sent to another process."""
+
+    limits: Limits
+
+    def __call__(self, image: bytes) -> Any:
+        return StubImage(decode(image, self.limits))
+
+    def from_pixels(self, pixels: Any) -> Any:
+        return StubImage(open_image(pixels, self.limits))
+
+
 class StubClassifier:
     """Answers `prediction` to every image.
 
@@ -294,8 +307,9 @@ class StubClassifier:
     def batch_sizes(self) -> list[int]:
         return [size for _, size in self.batches]
 
-    def prepare(self, image: bytes) -> Any:
-        return StubImage(decode(image, self.limits))
+    @property
+    def preparer(self) -> StubPreparer:
+        return StubPreparer(self.limits)
 
     def assess(self, prepared: Sequence[Any]) -> list[Prediction]:
         self._begin("assess", len(prepared))

@@ -1,0 +1,1 @@
+"""What is taken on, in which order it is computed, and what is computed together."""

@@ -1,0 +1,72 @@
+"""Whether a request is taken on: by its lane's limit, and by when it would be answered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ibinn.errors import QueueFullError
+from service.scheduling.cost import BatchCost
+
+RETRY_AFTER_S = (0.1, 30.0)
+"""Bounds of the advice when to try again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What bounds the scheduler.
+
+    Attributes:
+        max_batch_size: Most images in one forward pass.
+        max_batch_wait_s: Longest time that a busy server holds a small batch.
+        max_pending: Most Classify and Explain requests at one time.
+        max_explain_pending: Most Explain requests among them.
+        max_background_pending: Most requests of the server's own (shadow, acceptance) beside them.
+    """
+
+    max_batch_size: int
+    max_batch_wait_s: float
+    max_pending: int
+    max_explain_pending: int
+    max_background_pending: int = 16
+
+    @property
+    def small_batch_size(self) -> int:
+        """Most images of a batch that others may have to wait for."""
+        return max(1, self.max_batch_size // 4)
+
+
+def predicted_wait_s(
+    *,
+    ahead: int,
+    own: int,
+    callers: int,
+    batch_size: int,
+    cost: BatchCost,
+    running_s: float,
+    decode_s: float,
+) -> float:
+    """When a request that arrives now would be answered, in seconds from now.
+
+    Callers take turns, so a request has before it what its own caller has waiting and as much of
+    each other caller, never more than all there is:
+    ``before = min(ahead, (own + 1) · callers)``. Then come whole batches and a last one.
+
+    Args:
+        ahead: Waiting requests that may go first.
+        own: Those among them of the same caller.
+        callers: Number of callers that have some.
+        batch_size: Most images in one batch.
+        cost: Learned seconds of a batch.
+        running_s: What is left of the batch being computed.
+        decode_s: Until this request's image is decoded.
+    """
+    before = min(ahead, (own + 1) * max(callers, 1))
+    whole, rest = divmod(before + 1, batch_size)
+    compute_s = whole * cost.seconds(batch_size) + (cost.seconds(rest) if rest else 0.0)
+    return decode_s + running_s + compute_s
+
+
+def full(message: str, *, wait_s: float) -> QueueFullError:
+    """The refusal, with advice when to try again."""
+    shortest, longest = RETRY_AFTER_S
+    return QueueFullError(message, retry_after_s=min(max(wait_s, shortest), longest))

@@ -1,0 +1,402 @@
+"""From admitted images to answers: decoded ahead, joined into batches, computed one at a time.
+
+    admission -> encoded (a fair queue for each lane) -> decoders -> ready (likewise) -> batches
+
+An image that expires or whose caller hangs up leaves whichever queue it is in. One batch is
+computed at a time; Classify goes before Explain, both before the server's own work, which gets
+every sixteenth batch so that it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
+
+from ibinn.errors import ExpiredError
+from ibinn.types import Explanation, Prediction
+from service.monitoring import Monitor
+from service.scheduling.admission import Limits, full, predicted_wait_s
+from service.scheduling.cost import BatchCost
+from service.scheduling.fair_queue import FairQueue
+from service.scheduling.job import Job, Lane, Outcome, Task
+
+if TYPE_CHECKING:
+    from ibinn.images import PreparedImage
+    from service.decoding.decoders import Decoders
+
+Answer = Prediction | Explanation
+Compute = Callable[[Task, Sequence["PreparedImage"]], Awaitable[Sequence[Answer]]]
+
+_FRAME = 16
+"""Most images that one decoder is given at once."""
+_BACKGROUND_EVERY = 16
+"""At least one of so many batches is the server's own work, if there is some."""
+_WORTH_A_WAIT = 0.5
+"""Images that waits must have gained on average to be taken at every chance."""
+_PROBE_EVERY = 16
+
+
+class Scheduler:
+    """Takes images on, decodes them, joins them into batches, hands out answers.
+
+    Args:
+        decoders: Decode.
+        compute: One answer for each prepared image, in order. An exception is the outcome of
+            every image of the batch.
+        limits: What bounds it.
+        monitor: Counts.
+        clock: Monotonic seconds, the event loop's.
+    """
+
+    def __init__(
+        self,
+        decoders: Decoders,
+        compute: Compute,
+        *,
+        limits: Limits,
+        monitor: Monitor,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._decoders = decoders
+        self._compute = compute
+        self._limits = limits
+        self._monitor = monitor
+        self._clock = clock
+        self._encoded = {lane: FairQueue[Job](_caller_of) for lane in Lane}
+        self._ready = {lane: FairQueue[Job](_caller_of) for lane in Lane}
+        self._pending: Counter[Lane] = Counter(dict.fromkeys(Lane, 0))
+        self._cost = {lane: BatchCost() for lane in Lane}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._runner: asyncio.Task[None] | None = None
+        self._frames = 0
+        self._decoding = 0
+        self._decode_each_s = 0.0
+        self._expected = 0
+        self._last_end = -math.inf
+        self._computing_until = -math.inf
+        self._since_background = 0
+        self._gain = 1.0
+        self._chances = 0
+        self._held: tuple[int, asyncio.Future[None]] | None = None
+
+    @property
+    def pending(self) -> int:
+        """Number of callers' images being decoded, waiting and being computed."""
+        return self._pending[Lane.CLASSIFY] + self._pending[Lane.EXPLAIN]
+
+    @property
+    def waiting(self) -> int:
+        """Number of callers' images that are in no batch yet and decoded."""
+        return len(self._ready[Lane.CLASSIFY]) + len(self._ready[Lane.EXPLAIN])
+
+    async def submit(self, job: Job) -> Outcome:
+        """Waits for the job's outcome.
+
+        Raises:
+            QueueFullError: There is no room, it would be answered too late, or it made room for
+                another caller.
+            ExpiredError: The deadline passed.
+            ImageError: The image cannot be decoded.
+        """
+        self._admit(job)
+        self._pending[job.lane] += 1
+        timer = asyncio.get_running_loop().call_at(job.deadline, self._expire, job)
+        try:
+            if job.prepared is None:
+                self._encoded[job.lane].push(job)
+                self._pump_decoding()
+            else:
+                self._make_ready(job)
+            return await job.future
+        except BaseException:
+            self._withdraw(job)
+            raise
+        finally:
+            timer.cancel()
+            self._pending[job.lane] -= 1
+
+    # ------------------------------------------------------------------------------- admission
+
+    def _admit(self, job: Job) -> None:
+        now = self._clock()
+        if job.deadline <= now:
+            raise ExpiredError("the time for this request had run out when it arrived")
+        limits, lane = self._limits, job.lane
+        wait_s = self._predicted_wait_s(job, now)
+        if now + wait_s > job.deadline:
+            raise full(
+                f"an answer would take about {wait_s:.2f} s, but the request has only "
+                f"{job.deadline - now:.2f} s left; try again later or allow more time",
+                wait_s=wait_s - (job.deadline - now),
+            )
+        if lane is Lane.BACKGROUND:
+            busy = self.pending >= max(1, limits.max_pending // 2)
+            if busy or self._pending[lane] >= limits.max_background_pending:
+                raise full("the server has no room for work of its own", wait_s=wait_s)
+            return
+        if lane is Lane.EXPLAIN and self._pending[lane] >= limits.max_explain_pending:
+            raise full(
+                f"{self._pending[lane]} Explain requests are pending, the limit of this server "
+                "(IBINN_MAX_EXPLAIN_PENDING); try again later",
+                wait_s=wait_s,
+            )
+        if self.pending >= limits.max_pending and not self._make_room(job):
+            raise full(
+                f"{self.pending} requests are pending, the limit of this server "
+                "(IBINN_MAX_PENDING); try again later",
+                wait_s=wait_s,
+            )
+
+    def _predicted_wait_s(self, job: Job, now: float) -> float:
+        before = tuple(Lane)[: tuple(Lane).index(job.lane) + 1]
+        encoded = sum(len(self._encoded[lane]) for lane in before)
+        ready = sum(len(self._ready[lane]) for lane in before)
+        small = job.lane is not Lane.CLASSIFY
+        own = self._encoded[job.lane], self._ready[job.lane]
+        return predicted_wait_s(
+            ahead=encoded + self._decoding + ready,
+            own=sum(queue.count(job.caller) for queue in own),
+            callers=max(queue.callers for queue in own) + (0 if job.lane is Lane.CLASSIFY else 1),
+            batch_size=self._limits.small_batch_size if small else self._limits.max_batch_size,
+            cost=self._cost[job.lane],
+            running_s=max(0.0, self._computing_until - now),
+            decode_s=self._decode_each_s * (encoded + 1) / max(1, self._decoders.slots),
+        )
+
+    def _make_room(self, job: Job) -> bool:
+        """Gives up a waiting request for this one, if it is more entitled."""
+        victim: Job | None = None
+        if job.lane is Lane.CLASSIFY:
+            victim = self._newest_of_heaviest(Lane.EXPLAIN)
+        if victim is None:
+            heaviest = self._newest_of_heaviest(job.lane)
+            if heaviest is not None:
+                theirs = self._waiting_of(job.lane, heaviest.caller)
+                if theirs > self._waiting_of(job.lane, job.caller) + 1:
+                    victim = heaviest
+        if victim is None:
+            return False
+        self._withdraw(victim)
+        _fail(
+            victim,
+            full(
+                "the server is full, and this request made room for "
+                + (
+                    "Classify requests"
+                    if victim.lane is not job.lane
+                    else "a caller with fewer requests"
+                )
+                + "; try again later",
+                wait_s=self._cost[victim.lane].seconds(self._limits.max_batch_size),
+            ),
+        )
+        return True
+
+    def _newest_of_heaviest(self, lane: Lane) -> Job | None:
+        counts: Counter[str] = Counter()
+        for queue in (self._ready[lane], self._encoded[lane]):
+            counts.update(job.caller for job in queue)
+        if not counts:
+            return None
+        caller = counts.most_common(1)[0][0]
+        jobs = [
+            job
+            for queue in (self._encoded[lane], self._ready[lane])
+            for job in queue
+            if job.caller == caller
+        ]
+        return max(jobs, key=lambda job: job.arrived)
+
+    def _waiting_of(self, lane: Lane, caller: str) -> int:
+        return self._encoded[lane].count(caller) + self._ready[lane].count(caller)
+
+    def _withdraw(self, job: Job) -> None:
+        if not self._encoded[job.lane].remove(job):
+            self._ready[job.lane].remove(job)
+
+    def _expire(self, job: Job) -> None:
+        waited_s = self._clock() - job.arrived
+        waiting = self._waiting_of(job.lane, job.caller) and (
+            job in self._encoded[job.lane] or job in self._ready[job.lane]
+        )
+        self._withdraw(job)
+        _fail(
+            job,
+            ExpiredError(
+                f"the time for this request ran out after {waited_s:.2f} s in the queue; the image "
+                "was not computed; allow more time or try again later"
+                if waiting
+                else f"no answer within {waited_s:.3g} s; allow more time or try again later"
+            ),
+        )
+
+    # -------------------------------------------------------------------------------- decoding
+
+    def _pump_decoding(self) -> None:
+        while self._frames < self._decoders.slots:
+            room = 2 * self._limits.max_batch_size - self._decoding - self.waiting
+            jobs = self._next_frame(room) if room > 0 else []
+            if not jobs:
+                return
+            self._frames += 1
+            self._decoding += len(jobs)
+            task = asyncio.create_task(self._decode(jobs), name="ibinn-decode")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _next_frame(self, room: int) -> list[Job]:
+        for queue in self._encoded.values():
+            if queue:
+                share = math.ceil(len(queue) / self._decoders.slots)
+                return queue.take(min(room, share, _FRAME), _preparer_of)
+        return []
+
+    async def _decode(self, jobs: list[Job]) -> None:
+        start = self._clock()
+        images = [job.image for job in jobs if job.image is not None]
+        found: Sequence[PreparedImage | Exception]
+        try:
+            found = await self._decoders.prepare(jobs[0].task.served.preparer, images)
+        except Exception as error:  # noqa: BLE001 - it belongs to these requests
+            found = [error] * len(jobs)
+        finally:
+            self._frames -= 1
+            self._decoding -= len(jobs)
+        seconds = self._clock() - start
+        self._decode_each_s += 0.1 * (seconds / len(jobs) - self._decode_each_s)
+        for job, result in zip(jobs, found, strict=True):
+            job.image, job.prepare_s = None, seconds
+            if job.future.done():
+                continue
+            if isinstance(result, Exception):
+                job.future.set_exception(result)
+            else:
+                job.prepared = result
+                self._make_ready(job)
+        self._pump_decoding()
+
+    # --------------------------------------------------------------------------------- batches
+
+    def _make_ready(self, job: Job) -> None:
+        self._ready[job.lane].push(job)
+        if self._runner is None:
+            self._runner = asyncio.create_task(self._run(), name="ibinn-batches")
+        elif self._held is not None and len(self._ready[Lane.CLASSIFY]) >= self._held[0]:
+            _release(self._held[1])
+
+    async def _run(self) -> None:
+        try:
+            while (lane := self._next_lane()) is not None:
+                if lane is Lane.CLASSIFY:
+                    await self._hold()
+                if batch := self._next_batch(lane):
+                    await self._compute_batch(lane, batch)
+                self._pump_decoding()
+        finally:
+            self._runner = None
+
+    def _next_lane(self) -> Lane | None:
+        if self._ready[Lane.BACKGROUND] and self._since_background >= _BACKGROUND_EVERY - 1:
+            return Lane.BACKGROUND
+        return next((lane for lane in Lane if self._ready[lane]), None)
+
+    async def _hold(self) -> None:
+        """Waits for more images where that pays: on a busy server, for those just answered.
+
+        Callers that were just answered tend to come back at once; a batch without them would make
+        them wait for it, and the next batch as well. The wait is as long as a batch takes before
+        its first image and no longer than the limit: an image that comes in time saves a batch of
+        its own, one that does not costs at most that much. Where waits gained little of late, only
+        every sixteenth chance is taken, to see whether they do again.
+        """
+        ready = self._ready[Lane.CLASSIFY]
+        count = len(ready)
+        target = min(self._expected, self._limits.max_batch_size)
+        longest_s = min(self._limits.max_batch_wait_s, self._cost[Lane.CLASSIFY].fixed_s)
+        busy = self._clock() - self._last_end < longest_s
+        if not busy or count >= target:
+            return
+        self._chances += 1
+        if self._gain < _WORTH_A_WAIT and self._chances % _PROBE_EVERY:
+            return
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(longest_s, _release, future)
+        self._held = (target, future)
+        try:
+            await future
+        finally:
+            self._held = None
+            timer.cancel()
+        self._gain += 0.2 * (len(ready) - count - self._gain)
+
+    def _next_batch(self, lane: Lane) -> list[Job]:
+        limits = self._limits
+        size = limits.max_batch_size if lane is Lane.CLASSIFY else limits.small_batch_size
+        batch = self._ready[lane].take(size, _task_of)
+        now = self._clock()
+        for job in batch:
+            if job.deadline <= now:
+                self._expire(job)
+        return [job for job in batch if not job.future.done()]
+
+    async def _compute_batch(self, lane: Lane, batch: list[Job]) -> None:
+        start = self._clock()
+        cost = self._cost[lane]
+        self._computing_until = start + cost.seconds(len(batch))
+        self._since_background = 0 if lane is Lane.BACKGROUND else self._since_background + 1
+        if expired := sum(job.deadline <= start for job in batch):
+            self._monitor.expired_computed(expired)
+        try:
+            prepared = [job.prepared for job in batch if job.prepared is not None]
+            values = await self._compute(batch[0].task, prepared)
+            if len(values) != len(batch):
+                raise RuntimeError(f"{len(values)} results for {len(batch)} images")
+        except Exception as error:  # noqa: BLE001 - it belongs to the requests, not to the loop
+            for job in batch:
+                _fail(job, error)
+            return
+        finally:
+            end = self._computing_until = self._clock()
+        seconds = end - start
+        cost.observe(len(batch), seconds)
+        if lane is Lane.CLASSIFY:
+            self._expected, self._last_end = len(batch) + len(self._ready[lane]), end
+        self._monitor.batch(len(batch), seconds, lane.value)
+        for job, value in zip(batch, values, strict=True):
+            if not job.future.done():
+                job.future.set_result(
+                    Outcome(
+                        value=value,
+                        prepare_s=job.prepare_s,
+                        queue_s=max(0.0, start - job.arrived - job.prepare_s),
+                        compute_s=seconds,
+                        batch_size=len(batch),
+                    )
+                )
+
+
+def _caller_of(job: Job) -> str:
+    return job.caller
+
+
+def _task_of(job: Job) -> object:
+    return job.task
+
+
+def _preparer_of(job: Job) -> object:
+    return job.task.served.preparer
+
+
+def _fail(job: Job, error: Exception) -> None:
+    if not job.future.done():
+        job.future.set_exception(error)
+
+
+def _release(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
