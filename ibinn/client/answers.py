@@ -38,6 +38,7 @@ def prediction(message: answer.Classification) -> types.Prediction:
             record_id=message.record_id,
             received_time=message.received_time.ToDatetime(tzinfo=UTC),
             timing=_timing(message.timing),
+            request_id=message.request_id,
         ),
         decision=_decision(message.decision) if message.HasField("decision") else None,
         driver=known(GROUPS, message.driver, "test group") if message.driver else None,

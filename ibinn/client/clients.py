@@ -1,19 +1,24 @@
-"""`Client` and `AsyncClient`: one call for each RPC."""
+"""`Client`: asks a server and waits for the answer."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import grpc
-import grpc.aio
 
-from ibinn.client import answers, models
-from ibinn.client.failures import remote_error
+from ibinn.client import answers, models, states, streams
+from ibinn.client.calls import DEFAULT_TIMEOUT_S, Caller, new_request_id
+from ibinn.client.channels import ClientTls, Connection
+from ibinn.client.ledger import Answered
 from ibinn.client.payload import Payload, to_bytes
-from ibinn.client.requests import explain_request
+from ibinn.client.requests import classify_request, explain_request
+from ibinn.client.retries import Retry
+from ibinn.errors import ImageError, RemoteError
+from ibinn.serving import ServerInfo
 from ibinn.types import (
+    AnswerOptions,
     ContrastChoice,
     ExplainOptions,
     Explanation,
@@ -24,21 +29,37 @@ from ibinn.types import (
 from ibinn.v1 import classification_service_pb2 as service
 from ibinn.v1.classification_service_pb2_grpc import ClassificationServiceStub
 
-DEFAULT_TIMEOUT_S = 30.0
-_MAX_ANSWER_BYTES = 64 * 2**20
-_OPTIONS = (("grpc.max_receive_message_length", _MAX_ANSWER_BYTES),)
+DEFAULT_WINDOW = 64
+DEFAULT_PER_MESSAGE = 8
 
 
 class Client:
-    """Asks a server; blocks until the answer is there. Usable from several threads.
+    """Asks a server; blocks until the answer is there.
+
+    One client keeps one connection (to each address, where several take turns) and is meant to be
+    kept for many calls. It may be used from several threads at a time. After a `os.fork`, make a
+    new one.
 
     Args:
-        target: The server's address, ``host:port``.
-        timeout_s: Time for each call, unless the call says otherwise; None waits for ever.
-        credentials: For a server behind TLS; None sends in the clear.
+        target: The server's address, ``host:port``; see `Connection` for others.
+        timeout_s: Time for each call with all its attempts, unless the call says otherwise; None
+            waits for ever.
+        tls: For a server behind TLS; None sends in the clear.
+        credentials: In place of `tls`, for what it cannot say.
+        token: Sent with every call; empty: none.
+        allow_plaintext_token: See `Connection`.
+        wait_for_ready: See `Connection`.
+        model: The model that must answer, by the first 8 to 64 digits of its weights digest, unless
+            the call says otherwise; empty: the server's default.
+        options: How much answers tell, unless the call says otherwise.
+        retry: How often and how soon a failed call is tried again.
 
     Every call raises a subclass of `ibinn.errors.RemoteError` if there is no result, and
-    `ibinn.errors.ImageError` if an image cannot even be read here.
+    `ibinn.errors.ImageError` if an image cannot even be read here. The request's name in the
+    server's logs is `RemoteError.request_id`, and `Receipt.request_id` in an answer.
+
+    Raises:
+        ConfigError: Address, TLS or token are not valid, or the token would be readable.
     """
 
     def __init__(
@@ -46,29 +67,110 @@ class Client:
         target: str,
         *,
         timeout_s: float | None = DEFAULT_TIMEOUT_S,
+        tls: ClientTls | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        token: str = "",
+        allow_plaintext_token: bool = False,
+        wait_for_ready: bool = False,
+        model: str = "",
+        options: AnswerOptions | None = None,
+        retry: Retry | None = None,
     ) -> None:
-        self._target = target
-        self._timeout_s = timeout_s
-        self._channel = (
-            grpc.insecure_channel(target, options=_OPTIONS)
-            if credentials is None
-            else grpc.secure_channel(target, credentials, options=_OPTIONS)
+        connection = Connection(
+            target=target,
+            tls=tls,
+            credentials=credentials,
+            token=token,
+            allow_plaintext_token=allow_plaintext_token,
+            wait_for_ready=wait_for_ready,
         )
+        self._caller = Caller.of(connection, retry=retry or Retry(), timeout_s=timeout_s)
+        self._model = model
+        self._options = options or AnswerOptions()
+        self._channel = connection.channel()
         self._stub: Any = ClassificationServiceStub(self._channel)
 
-    def classify(self, image: Payload, *, timeout_s: float | None = None) -> Prediction:
+    def classify(
+        self,
+        image: Payload,
+        *,
+        request_id: str | None = None,
+        model: str | None = None,
+        options: AnswerOptions | None = None,
+        timeout_s: float | None = None,
+    ) -> Prediction:
         """The answer for one image.
 
         Args:
             image: Encoded bytes, a path, a PIL image, or a uint8 array (H, W, 3) or (H, W).
+            request_id: Names the request in the answer and in the server's logs, up to 64 letters,
+                digits and ``._:-``; None: made here.
+            model: The model that must answer; None: the client's.
+            options: How much the answer tells; None: the client's.
             timeout_s: Time for this call; None: the client's.
         """
-        request = service.ClassifyRequest(image=to_bytes(image))
-        response = cast(
-            service.ClassifyResponse, self._call(self._stub.Classify, request, timeout_s)
+        request_id = request_id or new_request_id()
+        request = classify_request(
+            to_bytes(image),
+            request_id=request_id,
+            model=self._model if model is None else model,
+            options=options or self._options,
+        )
+        response: service.ClassifyResponse = self._caller.call(
+            self._stub.Classify, request, request_id=request_id, timeout_s=timeout_s
         )
         return answers.prediction(response.classification)
+
+    def classify_many(
+        self,
+        images: Iterable[Payload],
+        *,
+        window: int = DEFAULT_WINDOW,
+        per_message: int = DEFAULT_PER_MESSAGE,
+        model: str | None = None,
+        options: AnswerOptions | None = None,
+        timeout_s: float | None = None,
+    ) -> Iterator[Prediction | RemoteError | ImageError]:
+        """Answers for many images over one call, in the order of the images.
+
+        An image that cannot be answered yields its error; the others go on. At most `window` images
+        are held here, so that `images` may be endless; they are taken by the thread that iterates.
+        Images that the server has no room for are sent again, more slowly, and those unanswered
+        when the connection breaks are sent over a new one, both as `Retry` allows.
+
+        Args:
+            images: Each as for `classify`.
+            window: Most images taken from `images` whose results were not yet returned.
+            per_message: Most images of one message, 1 to 64; more cost less, fewer are sent sooner
+                where images come slowly.
+            model: The model that must answer; None: the client's.
+            options: How much the answers tell; None: the client's.
+            timeout_s: Time for each image since it was sent; None: the client's.
+
+        Raises:
+            RemoteError: While iterating: the connection is lost for good, or the server refuses
+                the whole call.
+        """
+        plan = self._plan(
+            model, options, timeout_s, window=window, per_message=per_message, in_order=True
+        )
+        return (answered.result for answered in streams.answered(plan, images))
+
+    def classify_as_ready(
+        self,
+        images: Iterable[Payload],
+        *,
+        window: int = DEFAULT_WINDOW,
+        per_message: int = DEFAULT_PER_MESSAGE,
+        model: str | None = None,
+        options: AnswerOptions | None = None,
+        timeout_s: float | None = None,
+    ) -> Iterator[Answered]:
+        """As `classify_many`, in the order in which results come; each says whose it is."""
+        plan = self._plan(
+            model, options, timeout_s, window=window, per_message=per_message, in_order=False
+        )
+        return streams.answered(plan, images)
 
     def explain(
         self,
@@ -77,6 +179,9 @@ class Client:
         classes: Sequence[str] | None = None,
         contrast: ContrastChoice | None = None,
         heatmap_size: HeatmapSize = HeatmapSize.GRID,
+        request_id: str | None = None,
+        model: str | None = None,
+        options: AnswerOptions | None = None,
         timeout_s: float | None = None,
     ) -> Explanation:
         """Heatmaps for one image, and its answer.
@@ -86,22 +191,43 @@ class Client:
             classes: Names of the classes to explain; None: the three most probable.
             contrast: Two classes to weigh against each other; None: no contrast.
             heatmap_size: How finely heatmaps and contrast are drawn.
+            request_id: As for `classify`.
+            model: As for `classify`.
+            options: As for `classify`.
             timeout_s: Time for this call; None: the client's.
         """
-        options = ExplainOptions(
-            classes=tuple(classes or ()), contrast=contrast, heatmap_size=heatmap_size
+        request_id = request_id or new_request_id()
+        request = explain_request(
+            to_bytes(image),
+            ExplainOptions(
+                classes=tuple(classes or ()), contrast=contrast, heatmap_size=heatmap_size
+            ),
+            request_id=request_id,
+            model=self._model if model is None else model,
+            answer=options or self._options,
         )
-        request = explain_request(to_bytes(image), options)
-        response = cast(service.ExplainResponse, self._call(self._stub.Explain, request, timeout_s))
+        response: service.ExplainResponse = self._caller.call(
+            self._stub.Explain, request, request_id=request_id, timeout_s=timeout_s
+        )
         return answers.explanation(response)
 
-    def model(self, *, timeout_s: float | None = None) -> ModelInfo:
-        """What the server's model is."""
-        response = cast(
-            service.GetModelResponse,
-            self._call(self._stub.GetModel, service.GetModelRequest(), timeout_s),
-        )
-        return models.model_info(response.model)
+    def model(self, *, model: str | None = None, timeout_s: float | None = None) -> ModelInfo:
+        """What the server's model is.
+
+        Args:
+            model: Which model; None: the client's.
+            timeout_s: Time for this call; None: the client's.
+        """
+        return models.model_info(self._get_model(model, timeout_s).model)
+
+    def served(self, *, model: str | None = None, timeout_s: float | None = None) -> ServerInfo:
+        """What the server's model is, which others it has loaded, and what it does with answers.
+
+        Args:
+            model: As for `model`.
+            timeout_s: Time for this call; None: the client's.
+        """
+        return states.server_info(self._get_model(model, timeout_s))
 
     def close(self) -> None:
         """Closes the connection."""
@@ -118,92 +244,30 @@ class Client:
     ) -> None:
         self.close()
 
-    def _call(self, method: Any, request: object, timeout_s: float | None) -> object:
-        timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        try:
-            return method(request, timeout=timeout_s)
-        except grpc.RpcError as error:
-            raise remote_error(error, target=self._target, timeout_s=timeout_s) from error
+    def _get_model(self, model: str | None, timeout_s: float | None) -> service.GetModelResponse:
+        request = service.GetModelRequest(model=self._model if model is None else model)
+        response: service.GetModelResponse = self._caller.call(
+            self._stub.GetModel, request, request_id=new_request_id(), timeout_s=timeout_s
+        )
+        return response
 
-
-class AsyncClient:
-    """Asks a server from asyncio code; the same calls, results and errors as `Client`.
-
-    Args:
-        target: The server's address, ``host:port``.
-        timeout_s: Time for each call, unless the call says otherwise; None waits for ever.
-        credentials: For a server behind TLS; None sends in the clear.
-    """
-
-    def __init__(
+    def _plan(
         self,
-        target: str,
+        model: str | None,
+        options: AnswerOptions | None,
+        timeout_s: float | None,
         *,
-        timeout_s: float | None = DEFAULT_TIMEOUT_S,
-        credentials: grpc.ChannelCredentials | None = None,
-    ) -> None:
-        self._target = target
-        self._timeout_s = timeout_s
-        self._channel = (
-            grpc.aio.insecure_channel(target, options=_OPTIONS)
-            if credentials is None
-            else grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
+        window: int,
+        per_message: int,
+        in_order: bool,
+    ) -> streams.Plan:
+        return streams.Plan.of(
+            self._caller,
+            self._stub.ClassifyStream,
+            model=self._model if model is None else model,
+            options=options or self._options,
+            timeout_s=timeout_s,
+            window=window,
+            per_message=per_message,
+            in_order=in_order,
         )
-        self._stub: Any = ClassificationServiceStub(self._channel)
-
-    async def classify(self, image: Payload, *, timeout_s: float | None = None) -> Prediction:
-        """The answer for one image; see `Client.classify`."""
-        request = service.ClassifyRequest(image=to_bytes(image))
-        response = cast(
-            service.ClassifyResponse, await self._call(self._stub.Classify, request, timeout_s)
-        )
-        return answers.prediction(response.classification)
-
-    async def explain(
-        self,
-        image: Payload,
-        *,
-        classes: Sequence[str] | None = None,
-        contrast: ContrastChoice | None = None,
-        heatmap_size: HeatmapSize = HeatmapSize.GRID,
-        timeout_s: float | None = None,
-    ) -> Explanation:
-        """Heatmaps for one image, and its answer; see `Client.explain`."""
-        options = ExplainOptions(
-            classes=tuple(classes or ()), contrast=contrast, heatmap_size=heatmap_size
-        )
-        request = explain_request(to_bytes(image), options)
-        response = cast(
-            service.ExplainResponse, await self._call(self._stub.Explain, request, timeout_s)
-        )
-        return answers.explanation(response)
-
-    async def model(self, *, timeout_s: float | None = None) -> ModelInfo:
-        """What the server's model is."""
-        response = cast(
-            service.GetModelResponse,
-            await self._call(self._stub.GetModel, service.GetModelRequest(), timeout_s),
-        )
-        return models.model_info(response.model)
-
-    async def close(self) -> None:
-        """Closes the connection."""
-        await self._channel.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    async def _call(self, method: Any, request: object, timeout_s: float | None) -> object:
-        timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        try:
-            return await method(request, timeout=timeout_s)
-        except grpc.aio.AioRpcError as error:
-            raise remote_error(error, target=self._target, timeout_s=timeout_s) from error

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from ibinn import types
+from ibinn import serving, types
 from ibinn.errors import InternalServerError
 from ibinn.v1 import answer_pb2 as answer
+from ibinn.v1 import model_pb2 as model
 
 _W = TypeVar("_W", bound=int)
 _T = TypeVar("_T")
@@ -38,6 +39,16 @@ SET_METHODS = {
     answer.SET_METHOD_UNSPECIFIED: types.SetMethod.PLAIN,
     answer.SET_METHOD_PLAIN: types.SetMethod.PLAIN,
     answer.SET_METHOD_RAPS: types.SetMethod.RAPS,
+}
+ROLES = {
+    model.MODEL_ROLE_DEFAULT: serving.ModelRole.DEFAULT,
+    model.MODEL_ROLE_PREVIOUS: serving.ModelRole.PREVIOUS,
+    model.MODEL_ROLE_SHADOW: serving.ModelRole.SHADOW,
+    model.MODEL_ROLE_PINNED: serving.ModelRole.PINNED,
+}
+MODES = {
+    model.MODE_NORMAL: serving.Mode.NORMAL,
+    model.MODE_ABSTAIN_ALL: serving.Mode.ABSTAIN_ALL,
 }
 
 

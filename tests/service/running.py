@@ -15,7 +15,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo, Ret
 from google.rpc.status_pb2 import Status
 from prometheus_client.parser import text_string_to_metric_families
 
-from ibinn.client import AsyncClient
+from ibinn.client import AsyncClient, Retry
 from service.server import Addresses, Server
 from service.settings import Settings
 from tests.service.stub import INFO, StubClassifier
@@ -80,7 +80,7 @@ async def running(
         if loaded:
             await server.load(lambda: stub)
         async with (
-            AsyncClient(addresses.grpc, timeout_s=PATIENCE_S) as client,
+            AsyncClient(addresses.grpc, timeout_s=PATIENCE_S, retry=Retry.none()) as client,
             grpc.aio.insecure_channel(addresses.grpc) as channel,
         ):
             yield Running(
