@@ -19,6 +19,7 @@ from ibinn import __version__
 from ibinn.errors import ConfigError
 from ibinn.group_command import judge_group
 from ibinn.json_lines import json_line
+from ibinn.load_command import load_test
 from ibinn.policy.cli import app as policy_app
 from ibinn.rendering import (
     explanation_block,
@@ -228,6 +229,7 @@ def verify(
 
 
 app.command("judge-group")(judge_group)
+app.command("load-test")(load_test)
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from ibinn.load_test.running import Progress, generate, run
 from ibinn.load_test.work import (
     StreamWork,
     UnaryWork,
+    Work,
     classify_work,
     explain_work,
     stream_work,
@@ -38,6 +39,7 @@ __all__ = [
     "Second",
     "StreamWork",
     "UnaryWork",
+    "Work",
     "classify_work",
     "explain_work",
     "generate",

@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ibinn.client.channels import Connection
 from ibinn.errors import ConfigError
 from ibinn.load_test.work import StreamWork, Work
 
@@ -58,7 +59,7 @@ class Plan:
     """One load test.
 
     Attributes:
-        target: The server's address, ``host:port``.
+        target: The server's address, ``host:port``; or a connection, for TLS and a token.
         work: What is sent.
         load: How much of it.
         duration_s: Time that is measured.
@@ -68,7 +69,7 @@ class Plan:
         connections: TCP connections, used in turn.
     """
 
-    target: str
+    target: str | Connection
     work: Work
     load: Rate | Concurrency
     duration_s: float = 10.0
@@ -82,6 +83,13 @@ class Plan:
         _check_positive("connections", self.connections)
         if self.warm_up_s < 0:
             raise ConfigError(f"warm-up is {self.warm_up_s:g} s, expected 0 or more")
+
+    @property
+    def connection(self) -> Connection:
+        """How the server is spoken to."""
+        return (
+            self.target if isinstance(self.target, Connection) else Connection(target=self.target)
+        )
 
     @property
     def images_per_call(self) -> int:

@@ -151,13 +151,14 @@ class Tally:
 
     Args:
         begin: Clock at which the measured time begins; images meant earlier are warm-up.
-        end: Clock at which it ends.
+        duration_s: How long it is.
         deadline_s: Later answers are late.
     """
 
-    def __init__(self, *, begin: float, end: float, deadline_s: float) -> None:
+    def __init__(self, *, begin: float, duration_s: float, deadline_s: float) -> None:
         self._begin = begin
-        self._end = end
+        self._end = begin + duration_s
+        self._duration_s = duration_s
         self._deadline_s = deadline_s
         self._numbers: dict[str, int] = {OK: 0}
         self._lags = array("d")
@@ -195,7 +196,7 @@ class Tally:
         generator_cpu_s: float,
     ) -> LoadReport:
         """The figures, once all is settled."""
-        duration_s = self._end - self._begin
+        duration_s = self._duration_s
         codes = self._by_code()
         counts = {figures.code: figures.latency.count for figures in codes}
         answered, good = counts.get(OK, 0), self.good

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import selectors
 import time
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import grpc
 import grpc.aio
@@ -23,11 +24,8 @@ from ibinn.load_test.work import UnaryWork
 _CONNECT_TIMEOUT_S = 10.0
 _PAUSE_AFTER_FAILURE_S = 0.01
 _PROGRESS_EVERY_S = 0.25
-_MAX_ANSWER_BYTES = 64 * 2**20
-_OPTIONS: tuple[tuple[str, Any], ...] = (
-    ("grpc.max_receive_message_length", _MAX_ANSWER_BYTES),
-    ("grpc.use_local_subchannel_pool", 1),  # else channels to one address share a connection
-)
+# Else channels to one address share a connection.
+_OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,21 +53,11 @@ class _Sender(Protocol):
         """Waits for the calls under way."""
 
 
-def run(
-    plan: Plan,
-    *,
-    credentials: grpc.ChannelCredentials | None = None,
-    token: str | None = None,
-    options: Sequence[tuple[str, Any]] = (),
-    progress: Callable[[Progress], None] | None = None,
-) -> LoadReport:
+def run(plan: Plan, *, progress: Callable[[Progress], None] | None = None) -> LoadReport:
     """Runs a load test in an event loop of its own, whose timers are exact to about 0.1 ms.
 
     Args:
         plan: What to do.
-        credentials: For a server behind TLS; None sends in the clear.
-        token: Sent with each call.
-        options: Further gRPC options of the channels.
         progress: Called four times a second.
 
     Raises:
@@ -81,31 +69,23 @@ def run(
         return asyncio.SelectorEventLoop(selectors.SelectSelector())
 
     with asyncio.Runner(loop_factory=exact_loop) as runner:
-        return runner.run(
-            generate(plan, credentials=credentials, token=token, options=options, progress=progress)
-        )
+        return runner.run(generate(plan, progress=progress))
 
 
-async def generate(
-    plan: Plan,
-    *,
-    credentials: grpc.ChannelCredentials | None = None,
-    token: str | None = None,
-    options: Sequence[tuple[str, Any]] = (),
-    progress: Callable[[Progress], None] | None = None,
-) -> LoadReport:
+async def generate(plan: Plan, *, progress: Callable[[Progress], None] | None = None) -> LoadReport:
     """As `run`, in the event loop that is running; most loops' timers are exact to 1 ms."""
+    connection = plan.connection
     async with contextlib.AsyncExitStack() as stack:
         channels = [
-            await stack.enter_async_context(_channel(plan.target, credentials, options))
+            await stack.enter_async_context(connection.aio_channel(options=_OPTIONS))
             for _ in range(plan.connections)
         ]
-        await _connect(plan.target, channels)
+        await _connect(connection.target, channels)
         cpu_s = time.process_time()
         start = time.monotonic()
         begin = start + plan.warm_up_s
-        tally = Tally(begin=begin, end=begin + plan.duration_s, deadline_s=plan.deadline_s)
-        sender = _sender(plan, channels, token=token, tally=tally)
+        tally = Tally(begin=begin, duration_s=plan.duration_s, deadline_s=plan.deadline_s)
+        sender = _sender(plan, channels, tally=tally)
         async with _reported(progress, tally, begin):
             if isinstance(plan.load, Rate):
                 await _open_loop(sender, plan, plan.load, start)
@@ -113,24 +93,13 @@ async def generate(
                 await _closed_loop(sender, plan.load, until=begin + plan.duration_s)
             await sender.finish()
         return tally.report(
-            target=plan.target,
+            target=connection.target,
             method=plan.work.path,
             offered_per_s=plan.load.images_per_s if isinstance(plan.load, Rate) else None,
             concurrency=plan.load.calls if isinstance(plan.load, Concurrency) else None,
             connections=plan.connections,
             generator_cpu_s=time.process_time() - cpu_s,
         )
-
-
-def _channel(
-    target: str,
-    credentials: grpc.ChannelCredentials | None,
-    options: Sequence[tuple[str, Any]],
-) -> grpc.aio.Channel:
-    every = (*_OPTIONS, *options)
-    if credentials is None:
-        return grpc.aio.insecure_channel(target, options=every)
-    return grpc.aio.secure_channel(target, credentials, options=every)
 
 
 async def _connect(target: str, channels: Sequence[grpc.aio.Channel]) -> None:
@@ -145,10 +114,8 @@ async def _connect(target: str, channels: Sequence[grpc.aio.Channel]) -> None:
         ) from None
 
 
-def _sender(
-    plan: Plan, channels: Sequence[grpc.aio.Channel], *, token: str | None, tally: Tally
-) -> _Sender:
-    metadata = () if token is None else (("authorization", f"Bearer {token}"),)
+def _sender(plan: Plan, channels: Sequence[grpc.aio.Channel], *, tally: Tally) -> _Sender:
+    metadata = plan.connection.metadata(f"load-test-{uuid.uuid4().hex[:12]}")
     if isinstance(plan.work, UnaryWork):
         return UnarySender(
             channels, plan.work, deadline_s=plan.deadline_s, metadata=metadata, tally=tally
@@ -193,7 +160,9 @@ async def _closed_loop(sender: _Sender, concurrency: Concurrency, *, until: floa
 
 
 @contextlib.asynccontextmanager
-async def _reported(progress: Callable[[Progress], None] | None, tally: Tally, begin: float) -> Any:
+async def _reported(
+    progress: Callable[[Progress], None] | None, tally: Tally, begin: float
+) -> AsyncIterator[None]:
     async def report(tell: Callable[[Progress], None]) -> None:
         while True:
             await asyncio.sleep(_PROGRESS_EVERY_S)
