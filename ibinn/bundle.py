@@ -30,7 +30,7 @@ from ibinn.flow.architectures import from_dict as architecture_from_dict
 from ibinn.flow.base import InvertibleNetwork
 from ibinn.images import FORMATS, Limits, Preprocessing, PreprocessingConfig
 from ibinn.latent import GaussianMixture, MixtureConfig
-from ibinn.manifest import Manifest, verify
+from ibinn.manifest import Manifest, embedded_path, verify
 from ibinn.model_report import model_report
 from ibinn.ood import p_values
 from ibinn.ood.registry import statistics_of, test_name
@@ -43,17 +43,6 @@ __all__ = ["Manifest", "embedded_path", "load", "round_subnetworks", "save", "ve
 
 WEIGHTS = "weights.safetensors"
 REFERENCE = "reference.safetensors"
-
-
-def embedded_path() -> Path:
-    """Path of the model that comes with the package.
-
-    Raises:
-        BundleNotFoundError: This installation has none.
-    """
-    path = Path(__file__).parent / "models" / "cifar10-small"
-    manifest.read(path)
-    return path
 
 
 def load(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast, overload
 
 import numpy as np
 
-from ibinn import bundle
+from ibinn import bundle, suitability
 from ibinn.errors import PolicyMismatchError
 from ibinn.images import ImageLike, ImagePreparer, Limits, PreparedImage
 from ibinn.policy import Policy, decide
@@ -68,10 +68,7 @@ class DecidingClassifier:
 
     def __init__(self, classifier: TrustedClassifier, policy: Policy) -> None:
         if wrong := mismatches(policy, classifier.info):
-            raise PolicyMismatchError(
-                f"policy {policy.name!r} does not fit model {classifier.info.name!r}: "
-                f"{'; '.join(wrong)}; fit it for this model with `ibinn policy fit`"
-            )
+            raise PolicyMismatchError(suitability.no_fit(policy, classifier.info.name, wrong))
         self.classifier = classifier
         self.policy = policy
         info = classifier.info
@@ -135,29 +132,13 @@ def with_decision(policy: Policy, prediction: Prediction) -> Prediction:
 
 def mismatches(policy: Policy, info: ModelInfo) -> list[str]:
     """In what a policy does not fit a model, a clause each; empty if it fits."""
-    wrong = []
-    if missing := [name for name in info.classes if name not in policy.classes]:
-        wrong.append(f"it does not know {', '.join(missing)}")
-    if surplus := [name for name in policy.classes if name not in info.classes]:
-        wrong.append(f"it is for {', '.join(surplus)}, which the model does not know")
-    if not wrong and policy.classes != info.classes:
-        wrong.append("its classes are in another order")
-    if policy.origin is not None:
-        for what, stated, found in (
-            ("weights", policy.origin.weights, info.versions.weights),
-            ("calibration", policy.origin.calibration, info.versions.calibration),
-        ):
-            if stated != found:
-                wrong.append(
-                    f"it was fitted for {what} {stated[:16] or '(none)'}, the model has "
-                    f"{found[:16] or '(none)'}"
-                )
-    if not np.isclose(policy.coverage, info.conformal_coverage, rtol=0, atol=1e-9):
-        wrong.append(
-            f"it was fitted with prediction sets of {policy.coverage:g} coverage, the model's "
-            f"have {info.conformal_coverage:g}"
-        )
-    return wrong
+    return suitability.mismatches(
+        policy,
+        classes=info.classes,
+        weights=info.versions.weights,
+        calibration=info.versions.calibration,
+        coverage=info.conformal_coverage,
+    )
 
 
 def policy_info(policy: Policy) -> PolicyInfo:

@@ -126,6 +126,17 @@ def write(manifest: Manifest, folder: Path) -> None:
     temporary.replace(folder / FILE)
 
 
+def embedded_path() -> Path:
+    """Path of the model that comes with the package.
+
+    Raises:
+        BundleNotFoundError: This installation has none.
+    """
+    path = Path(__file__).parent / "models" / "cifar10-small"
+    read(path)
+    return path
+
+
 def read(folder: Path) -> Manifest:
     """Read ``manifest.json``; the other files are not looked at.
 
