@@ -123,15 +123,15 @@ def read(path: Path) -> Grants:
             f"the file of tokens {path} can be written by everyone on this machine (mode "
             f"{stat.S_IMODE(mode):o}); expected 600 or 644: chmod o-w {path}"
         )
-    return parse(text, path)
+    return parse(text, where=f"the file of tokens {path}")
 
 
-def parse(text: str, path: Path) -> Grants:
+def parse(text: str, *, where: str) -> Grants:
     """The entries in the text of a file of tokens.
 
     Args:
         text: TOML.
-        path: Names the file in errors.
+        where: Names the text in errors.
 
     Raises:
         ConfigError: As in `read`.
@@ -140,8 +140,8 @@ def parse(text: str, path: Path) -> Grants:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         # Its message tells a place and never quotes a value, which might be a token.
-        raise ConfigError(f"the file of tokens {path} is not TOML: {error}; correct it") from None
-    wrong = [f"unknown table {name!r}" for name in content if name not in _KEYS]
+        raise ConfigError(f"{where} is not TOML: {error}; correct it") from None
+    wrong = [f"unknown table {_shown(name)}" for name in content if name not in _KEYS]
     grants: dict[str, Grant] = {}
     tokens: dict[bytes, Grant] = {}
     certificates: dict[str, Grant] = {}
@@ -151,7 +151,7 @@ def parse(text: str, path: Path) -> Grants:
             wrong.append(f"{kind!r} is not a list of tables; write [[{kind}]]")
             continue
         for number, entry in enumerate(entries, start=1):
-            where = f"{kind} {_called(entry, number)}"
+            called = f"{kind} {_called(entry, number)}"
             try:
                 grant = _grant(entry, known=_KEYS[kind])
                 if grant.name in grants:
@@ -162,10 +162,15 @@ def parse(text: str, path: Path) -> Grants:
                 else:
                     _add(certificates, _subject(entry), grant, what="subject")
             except ValueError as error:
-                wrong.append(f"{where}: {error}")
+                wrong.append(f"{called}: {error}")
     if wrong:
-        raise ConfigError(f"the file of tokens {path} is not valid: {'; '.join(wrong)}; correct it")
+        raise ConfigError(f"{where} is not valid: {'; '.join(wrong)}; correct it")
     return Grants(tokens=tuple(tokens.items()), certificates=certificates)
+
+
+def _shown(key: str) -> str:
+    """A key for a message, unless it is long enough to be a token."""
+    return repr(key) if len(key) < _TOKEN_BYTES else f"of {len(key)} characters"
 
 
 def _called(entry: Mapping[str, Any], number: int) -> str:
@@ -176,7 +181,7 @@ def _called(entry: Mapping[str, Any], number: int) -> str:
 
 def _grant(entry: Mapping[str, Any], *, known: frozenset[str]) -> Grant:
     if unknown := sorted(set(entry) - known):
-        raise ValueError(f"unknown key {unknown[0]!r}; expected {', '.join(sorted(known))}")
+        raise ValueError(f"unknown key {_shown(unknown[0])}; expected {', '.join(sorted(known))}")
     name = entry.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError("name is missing or not 1 to 64 letters, digits and ._@-")

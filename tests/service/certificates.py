@@ -29,6 +29,7 @@ class Issued:
         pair = Pair(certificate=folder / f"{name}.pem", key=folder / f"{name}.key.pem")
         pair.certificate.write_bytes(self.certificate)
         pair.key.write_bytes(self.key)
+        pair.key.chmod(0o600)
         return pair
 
 
