@@ -149,7 +149,7 @@ class Acceptance:
         if self._settings.acceptance is None:
             return ()
         chosen = await asyncio.to_thread(read, self._settings.acceptance)
-        _check_classes(chosen, [candidate] if present is None else [candidate, present])
+        check_classes(chosen, [candidate] if present is None else [candidate, present])
         reference = None if present is None else await self._figures_of_present(chosen, present)
         found = await self._figures(chosen, candidate)
         return _against_limits(found, reference, candidate.info.alpha, self._settings)
@@ -282,7 +282,12 @@ def _against_limits(
     )
 
 
-def _check_classes(chosen: AcceptanceSet, models: Sequence[Served]) -> None:
+def check_classes(chosen: AcceptanceSet, models: Sequence[Served]) -> None:
+    """Refuses a set with a class that none of the models knows.
+
+    Raises:
+        DataError: It has one; the message names it.
+    """
     known = {name for served in models for name in served.info.classes}
     if unknown := [name for name in chosen.classes if name not in known]:
         raise DataError(

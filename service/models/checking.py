@@ -171,13 +171,17 @@ class Checks:
     async def loaded(self, bundle: Path, fingerprint: str) -> Served:
         """A bundle in memory, warm, and still of the content that was verified.
 
+        Args:
+            bundle: Its folder.
+            fingerprint: Of its content; empty: of whatever content it has.
+
         Raises:
             RefusedError: It cannot be loaded or does not run.
         """
         classifier = await _in_thread(Reason.FORMAT, lambda: self._load(bundle))
         served = Served.of(classifier, bundle=bundle.name, fingerprint=fingerprint)
         found = await _in_thread(Reason.INTEGRITY, lambda: folder.fingerprint(bundle))
-        if found != fingerprint:
+        if fingerprint and found != fingerprint:
             raise RefusedError(
                 Reason.INTEGRITY,
                 f"bundle {bundle.name!r} changed while it was loaded; copy it under a name that "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ibinn import manifest
@@ -9,6 +10,7 @@ from ibinn.errors import ConfigError
 from ibinn.manifest import Manifest
 from ibinn.policy import Policy
 from ibinn.policy import file as policy_file
+from ibinn.signing import PublicKey, read_manifest, trusted_keys, verify_bundle
 from service.models import folder
 from service.models.served import Classifier
 from service.settings import Settings
@@ -22,12 +24,8 @@ def verify(settings: Settings, bundle: Path) -> Manifest:
             a trusted key.
         ConfigError: The trusted keys cannot be read.
     """
-    if settings.require_signature:
-        # Only who signs needs what verifies.
-        from ibinn import signing
-
-        assert settings.trusted_keys is not None  # the settings' own check
-        signing.verify_bundle(bundle, signing.public_keys(settings.trusted_keys))
+    if (keys := _keys(settings)) is not None:
+        verify_bundle(bundle, keys)
     return manifest.verify(bundle)
 
 
@@ -42,8 +40,9 @@ def load(settings: Settings, bundle: Path) -> Classifier:
     """
     path = policy_path(settings, bundle)
     policy = None if path is None else _policy(settings, path)
-    verify(settings, bundle)
-    # torch takes seconds to import: a wrong setting or path need not wait for it.
+    keys = _keys(settings)
+    # torch takes seconds to import: a wrong setting, policy or path need not wait for it.
+    read_manifest(bundle, keys)
     from ibinn import bundle as bundle_module
     from ibinn import deciding
     from ibinn.images import Limits
@@ -53,9 +52,10 @@ def load(settings: Settings, bundle: Path) -> Classifier:
         max_pixels=settings.max_image_px,
         max_side=settings.max_side_px,
     )
+    device = settings.device
     if policy is not None:
-        return deciding.load(bundle, policy, device=settings.device, limits=limits)
-    return bundle_module.load(bundle, alpha=settings.alpha, device=settings.device, limits=limits)
+        return deciding.load(bundle, policy, device=device, limits=limits, keys=keys)
+    return bundle_module.load(bundle, alpha=settings.alpha, device=device, limits=limits, keys=keys)
 
 
 def policy_path(settings: Settings, bundle: Path) -> Path | None:
@@ -77,3 +77,15 @@ def _policy(settings: Settings, path: Path) -> Policy:
             "leave --alpha (IBINN_ALPHA) out"
         )
     return policy_file.read(path)
+
+
+def _keys(settings: Settings) -> Sequence[PublicKey] | None:
+    """The keys of which one must have signed a bundle; None: it needs no signature."""
+    if not settings.require_signature:
+        return None
+    if settings.trusted_keys is None:
+        raise ConfigError(
+            "--require-signature is set without keys to trust; give --trusted-keys "
+            "(IBINN_TRUSTED_KEYS) a file or folder of public keys"
+        )
+    return trusted_keys(settings.trusted_keys)

@@ -23,7 +23,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import IO, Protocol
 
-from ibinn.errors import ConfigError
+from ibinn.errors import ConfigError, NotPossibleError
 from service.models import state as state_module
 from service.models.state import State
 
@@ -107,27 +107,43 @@ class FileStore:
         self._folder = folder
         self._name = f"worker-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._watch: IO[bytes] | None = None
+        self._seen: tuple[tuple[int, int, int], State] | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._alive = _open(self._path(f"{self._name}.lock"))
+            hidden = self._path(f".{self._name}.lock")
+            self._alive = _open(hidden)
+            # Locked before it has its name: else another worker could take it for a dead one's.
+            _try_lock(self._alive, fcntl.LOCK_EX)
+            hidden.replace(self._path(f"{self._name}.lock"))
         except OSError as error:
             raise ConfigError(
                 f"state folder {folder} cannot be written ({error.strerror}); give --state-dir "
                 "(IBINN_STATE_DIR) a folder of the server's user"
             ) from error
-        _try_lock(self._alive, fcntl.LOCK_EX)
 
     def read(self) -> State:
-        """See `Store.read`.
+        """See `Store.read`; a file that is not replaced is read once.
 
         Raises:
             ConfigError: The file cannot be used; the message says what to do.
         """
         path = self._path(_STATE)
         try:
+            status = path.stat()
+            mark = (status.st_ino, status.st_mtime_ns, status.st_size)
+            if self._seen is not None and self._seen[0] == mark:
+                return self._seen[1]
+            state = self._parsed(path)
+            self._seen = (mark, state)
+        except FileNotFoundError:  # nothing was told yet, or somebody took it from under us
+            return State() if self._seen is None else self._seen[1]
+        return state
+
+    def _parsed(self, path: Path) -> State:
+        try:
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError:
-            return State()
+            raise
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
                 f"state file {path} cannot be read ({error}); make it readable, or remove it to "
@@ -146,13 +162,20 @@ class FileStore:
 
         Raises:
             ConfigError: As in `read`.
+            NotPossibleError: The folder cannot be written now.
         """
-        with _locked(self._path("state.lock")):
-            before = self.read()
-            state = change(before).follows(before)
-            if state != before:
-                self._write(_STATE, state_module.to_json(state))
-            return state
+        try:
+            with _locked(self._path("state.lock")):
+                before = self.read()
+                state = change(before).follows(before)
+                if state != before:
+                    self._write(_STATE, state_module.to_json(state))
+                return state
+        except OSError as error:
+            raise NotPossibleError(
+                f"nothing was changed: state folder {self._folder} cannot be written "
+                f"({error.strerror}); make room or set its rights, and try again"
+            ) from error
 
     @contextlib.asynccontextmanager
     async def exclusive(self) -> AsyncIterator[None]:
