@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from ibinn import __version__
+from ibinn import __version__, signing
 from ibinn.errors import ConfigError
 from ibinn.group_command import judge_group
 from ibinn.json_lines import json_line
@@ -27,6 +27,7 @@ from ibinn.rendering import (
     prediction_block,
     predictions_table,
 )
+from ibinn.signing_cli import keygen, sign
 from ibinn.sources import IMAGE_ERRORS, Failure, open_source
 from ibinn.terminal import complain as _complain
 from ibinn.terminal import console as _console
@@ -216,20 +217,31 @@ def model(
 @app.command()
 def verify(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", show_default=False)],
-) -> None:
+    public_key: Annotated[
+        Path | None,
+        typer.Option(help="Check its signature too, by this public key or one of those in this "
+                     "folder.", metavar="FILE", show_default=False),
+    ] = None,
+) -> None:  # fmt: skip
     """Check that every file of BUNDLE has the hash that its manifest states."""
     with _reported_errors():
         from ibinn.manifest import verify as verify_files
 
         manifest = verify_files(bundle)
+        signed = ""
+        if public_key is not None:
+            key_id = signing.verify_bundle(bundle, signing.trusted_keys(public_key))
+            signed = f"; signed by key {key_id}"
         typer.echo(
             f"{bundle}: intact; {len(manifest.files)} files of {manifest.name}, "
-            f"weights {manifest.weights_digest}"
+            f"weights {manifest.weights_digest}{signed}"
         )
 
 
 app.command("judge-group")(judge_group)
 app.command("load-test")(load_test)
+app.command()(keygen)
+app.command()(sign)
 
 
 def main() -> None:
