@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ibinn.errors import ImageError
+from ibinn.images import PreparedImage
 from service.decoding import frames
 from service.decoding.frames import Answer, Raised
 from service.decoding.hardening import harden
@@ -59,7 +60,10 @@ def _serve(connection: socket.socket, *, timeout_s: float) -> None:
 def _prepare(preparer: Preparer, image: bytes, timeout_s: float) -> Answer:
     signal.setitimer(signal.ITIMER_REAL, timeout_s)
     try:
-        return preparer(image)
+        prepared = preparer(image)
+        if isinstance(prepared, PreparedImage):
+            return prepared
+        return Raised(trace=f"{preparer!r} gave a {type(prepared).__name__}, no PreparedImage")
     except ImageError as error:
         return error
     except Exception:  # noqa: BLE001 - this process's task: the server logs it and goes on

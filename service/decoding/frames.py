@@ -91,15 +91,13 @@ def request(number: int, preparer: Preparer | None, images: Sequence[bytes]) -> 
 
 
 def read_request(stream: BinaryIO) -> Request | None:
-    """The next request, or None at the end of the stream."""
-    head = stream.read(_REQUEST.size)
-    if len(head) < _REQUEST.size:
-        return None
-    number, pickle_bytes, count = _REQUEST.unpack(head)
-    lengths = struct.unpack(f"<{count}I", stream.read(4 * count))
-    pickled = stream.read(pickle_bytes)
-    images = tuple(stream.read(length) for length in lengths)
-    if images and len(images[-1]) < lengths[-1]:
+    """The next request, or None at the end of the stream, also where that cuts one off."""
+    try:
+        number, pickle_bytes, count = _REQUEST.unpack(_exactly(stream, _REQUEST.size))
+        lengths = struct.unpack(f"<{count}I", _exactly(stream, 4 * count))
+        pickled = _exactly(stream, pickle_bytes)
+        images = tuple(_exactly(stream, length) for length in lengths)
+    except EOFError:
         return None
     return Request(preparer=number, pickled=pickled, images=images)
 
@@ -161,6 +159,13 @@ def read_answer(
 def printable(text: str, limit: int = _MAX_MESSAGE_CHARS) -> str:
     """Text without control characters, so that it cannot pose as something else in a log."""
     return "".join(c if c.isprintable() else " " for c in text[:limit])
+
+
+def _exactly(stream: BinaryIO, size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) < size:
+        raise EOFError
+    return data
 
 
 def _entry(result: Answer) -> dict[str, Any]:

@@ -67,11 +67,11 @@ class DecoderProcess(asyncio.Protocol):
                     f"a decoder process did not start: {error}; --decode-in thread "
                     "(IBINN_DECODE_IN) does without such processes"
                 ) from error
-        _, child = await asyncio.get_running_loop().create_connection(
-            lambda: cls(process, timeout_s=timeout_s), sock=ours
-        )
+        child = cls(process, timeout_s=timeout_s)
         try:
             async with asyncio.timeout(_START_S):
+                loop = asyncio.get_running_loop()
+                await loop.create_connection(lambda: child, sock=ours)
                 await child._heard
         except (_GoneError, TimeoutError) as error:
             raise ConfigError(
@@ -159,6 +159,7 @@ class DecoderProcess(asyncio.Protocol):
         self._ended = True
         if not self._heard.done():
             self._heard.set_exception(_GoneError())
+            self._heard.exception()  # nobody may be listening any more
         self.on_end()
 
     def _read(self) -> None:

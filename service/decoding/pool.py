@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 _REQUEST_BYTES = 4 * 2**20
 _BYTES_PER_PIXEL = 40
-"""Most that decoding takes: the picture, its alpha over white, the result, its turn."""
+"""Most that decoding takes; measured: 35 for a WebP with alpha, 28 for a PNG with alpha."""
 _SPARE_BYTES = 128 * 2**20
 
 
