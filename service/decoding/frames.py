@@ -158,7 +158,8 @@ def read_answer(
 
 def printable(text: str, limit: int = _MAX_MESSAGE_CHARS) -> str:
     """Text without control characters, so that it cannot pose as something else in a log."""
-    return "".join(c if c.isprintable() else " " for c in text[:limit])
+    text = text[:limit]
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 
 def _exactly(stream: BinaryIO, size: int) -> bytes:
@@ -202,7 +203,7 @@ def _result(entry: Any, pixels: bytes | bytearray, start: int, side: int | None)
         _require(_FIELD.fullmatch(field) is not None, "a field's name")
         return kind(printable(_text(entry["message"])), field=field)
     size = _whole(entry["side"], MAX_SIDE_PX)
-    _require(side is None or size == side, f"side {side}")
+    _require(side is None or size == side, "the preparer's side")
     _require(start + 3 * size**2 <= len(pixels), "pixels for every image")
     values = np.frombuffer(pixels, np.uint8, 3 * size**2, start).reshape(size, size, 3)
     return PreparedImage(
@@ -213,7 +214,8 @@ def _result(entry: Any, pixels: bytes | bytearray, start: int, side: int | None)
 
 
 def _input(entry: Mapping[str, Any]) -> InputInfo:
-    width, height = (_whole(entry[name], _MAX_ORIGINAL_PX) for name in ("width", "height"))
+    width = _whole(entry["width"], _MAX_ORIGINAL_PX)
+    height = _whole(entry["height"], _MAX_ORIGINAL_PX)
     left, top, right, bottom = entry["region"]
     region = Region(
         left=_whole(left, width, least=0),
@@ -226,8 +228,8 @@ def _input(entry: Mapping[str, Any]) -> InputInfo:
         "a region inside the image",
     )
     for name in ("sha256_bytes", "sha256_pixels"):
-        _require(_SHA256.fullmatch(entry[name]) is not None, f"a sha256 in {name}")
-    _require(entry["format"] in FORMATS, f"one of {', '.join(FORMATS)}")
+        _require(_SHA256.fullmatch(entry[name]) is not None, "a sha256")
+    _require(entry["format"] in FORMATS, "a format that is decoded")
     reductions = entry["reductions"]
     _require(isinstance(reductions, list) and len(reductions) <= _MAX_REDUCTIONS, "reductions")
     return InputInfo(
@@ -242,8 +244,9 @@ def _input(entry: Mapping[str, Any]) -> InputInfo:
 
 
 def _whole(value: Any, most: int, *, least: int = 1) -> int:
-    _require(type(value) is int and least <= value <= most, f"a number from {least} to {most}")
-    return int(value)
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"expected a number from {least} to {most}")
+    return value
 
 
 def _text(value: Any) -> str:

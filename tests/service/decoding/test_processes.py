@@ -357,7 +357,7 @@ async def test_a_process_that_cannot_start_says_what_to_do(monkeypatch: Any) -> 
         2, timeout_s=1.0, max_pixels=1_000_000, max_bytes=2**20, monitor=Counter()
     )
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(ConfigError, match="exit status 1.*--decode-in thread"):
+    with pytest.raises(ConfigError, match=r"exit status 1.*--decode-in thread"):
         await decoders.start()
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(ConfigError, match="No such file"):
