@@ -9,6 +9,8 @@ Handlers are wrapped when the server is put together, so that a call costs no lo
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import functools
 import logging
 import math
 import re
@@ -22,11 +24,12 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 from ibinn.errors import RequestError
-from service import logs, rules
+from service import logs, rules, traces
 from service.access import Access, tls
-from service.call import Call, Caller, Route
+from service.call import Call, Route
 from service.monitoring import Monitor
-from service.status import failure
+from service.status import Failure, failure
+from service.traces import Tracer
 
 _log = logging.getLogger(__name__)
 
@@ -40,13 +43,18 @@ class Border:
     Args:
         access: Says who calls and what they may do.
         monitor: Counts calls and rejections.
+        tracer: Makes a span of each call.
         certificates: Whether callers show certificates, whose names then count.
     """
 
-    def __init__(self, *, access: Access, monitor: Monitor, certificates: bool = False) -> None:
-        self._access = access
-        self._certificates = certificates
-        self._monitor = monitor
+    def __init__(
+        self, *, access: Access, monitor: Monitor, tracer: Tracer, certificates: bool = False
+    ) -> None:
+        self.access = access
+        self.monitor = monitor
+        self.tracer = tracer
+        self.certificates = certificates
+        self.refusals = logs.Refusals(_log)
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -61,129 +69,171 @@ class Border:
         for route in routes:
             # Bytes come in and go out: a message that cannot be parsed is the caller's fault and
             # gets a status like any other, which gRPC's own deserializing would not give it.
+            path = f"{service_name}/{route.method}"
             if route.stream is not None:
                 handlers[route.method] = grpc.stream_stream_rpc_method_handler(
-                    self._guarded_stream(route)
+                    self._guarded_stream(route, path)
                 )
             else:
                 handlers[route.method] = grpc.unary_unary_rpc_method_handler(
-                    self._guarded_unary(route)
+                    self._guarded_unary(route, path)
                 )
         return grpc.method_handlers_generic_handler(service_name, handlers)
 
-    def _guarded_unary(self, route: Route) -> Callable[..., Any]:
+    def _guarded_unary(self, route: Route, path: str) -> Callable[..., Any]:
         handle = route.unary
         assert handle is not None
 
         async def guarded(raw: bytes, context: grpc.aio.ServicerContext) -> bytes:
-            start = time.monotonic()
-            self._enter()
-            code = grpc.StatusCode.OK
-            request_id = ""
-            try:
-                call = self._call(route, context)
-                request_id = call.request_id
-                message = parse(route.request, raw)
-                if named := getattr(message, "request_id", ""):
-                    call = _renamed(call, named)
-                    request_id = named
-                context.set_trailing_metadata(((REQUEST_ID, request_id),))
-                logs.bind(request_id, route.method)
-                if route.images:
-                    call.charge(route.images)
-                response = await handle(message, call)
-                answer: bytes = response.SerializeToString()
-                return answer
-            except asyncio.CancelledError:
-                # gRPC cancels the call when its caller hangs up or has waited long enough.
-                code = self._given_up(context)
-                raise
-            except Exception as error:  # noqa: BLE001 - the border: nothing may leave unmapped
-                told = self._failed(route, error, request_id)
-                code = told.code
-            finally:
-                self._leave()
-                self._monitor.request(route.method, code.name, time.monotonic() - start)
-            await context.abort(told.code, told.message, told.trailing_metadata(request_id))
+            passage = self._enter(route, path, context)
+            with passage.span as span:
+                try:
+                    call = passage.begin(span)
+                    message = parse(route.request, raw)
+                    if named := getattr(message, "request_id", ""):
+                        call = passage.rename(named)
+                    context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
+                    if route.images:
+                        call.charge(route.images)
+                    response = await handle(message, call)
+                    answer: bytes = response.SerializeToString()
+                    return answer
+                except asyncio.CancelledError:
+                    # gRPC cancels a call when its caller hangs up or has waited long enough.
+                    passage.given_up()
+                    raise
+                except Exception as error:  # noqa: BLE001 - the border: nothing leaves unmapped
+                    told = passage.failed(error)
+                finally:
+                    passage.end(span)
+            await context.abort(told.code, told.message, told.trailing_metadata(passage.request_id))
 
         return guarded
 
-    def _guarded_stream(self, route: Route) -> Callable[..., Any]:
+    def _guarded_stream(self, route: Route, path: str) -> Callable[..., Any]:
         handle = route.stream
         assert handle is not None
 
         async def guarded(
             raws: AsyncIterator[bytes], context: grpc.aio.ServicerContext
         ) -> AsyncIterator[bytes]:
-            start = time.monotonic()
-            self._enter()
-            code = grpc.StatusCode.OK
-            request_id = ""
-            try:
-                call = self._call(route, context)
-                request_id = call.request_id
-                logs.bind(request_id, route.method)
-                await context.send_initial_metadata(((REQUEST_ID, request_id),))
-                messages = (parse(route.request, raw) async for raw in raws)
-                async for response in handle(messages, call):
-                    yield response.SerializeToString()
-                return
-            except (asyncio.CancelledError, GeneratorExit):
-                code = self._given_up(context)
-                raise
-            except Exception as error:  # noqa: BLE001 - the border: nothing may leave unmapped
-                told = self._failed(route, error, request_id)
-                code = told.code
-            finally:
-                self._leave()
-                self._monitor.request(route.method, code.name, time.monotonic() - start)
-            await context.abort(told.code, told.message, told.trailing_metadata(request_id))
+            passage = self._enter(route, path, context)
+            with passage.span as span:
+                try:
+                    call = passage.begin(span)
+                    await context.send_initial_metadata(((REQUEST_ID, call.request_id),))
+                    messages = (parse(route.request, raw) async for raw in raws)
+                    async for response in handle(messages, call):
+                        yield response.SerializeToString()
+                    return
+                except (asyncio.CancelledError, GeneratorExit):
+                    passage.given_up()
+                    raise
+                except Exception as error:  # noqa: BLE001 - the border: nothing leaves unmapped
+                    told = passage.failed(error)
+                finally:
+                    passage.end(span)
+            await context.abort(told.code, told.message, told.trailing_metadata(passage.request_id))
 
         return guarded
 
-    def _call(self, route: Route, context: grpc.aio.ServicerContext) -> Call:
-        metadata = context.invocation_metadata() or ()
-        names = tls.certificate_names(context.auth_context()) if self._certificates else ()
-        caller = self._access.identify(metadata, context.peer(), names)
-        if route.role is not None:
-            self._access.require(caller, route.role)
-        remaining_s = context.time_remaining()
-        return Call(
-            method=route.method,
-            request_id=_named(metadata) or uuid.uuid4().hex,
-            caller=caller,
-            deadline=math.inf if remaining_s is None else time.monotonic() + remaining_s,
-            charge=self._charge(caller),
-        )
-
-    def _charge(self, caller: Caller) -> Callable[[int], None]:
-        def charge(images: int) -> None:
-            self._access.charge(caller, images)
-
-        return charge
-
-    def _given_up(self, context: grpc.aio.ServicerContext) -> grpc.StatusCode:
-        expired = context.time_remaining() == 0
-        self._monitor.rejection("EXPIRED" if expired else "CANCELLED")
-        return grpc.StatusCode.DEADLINE_EXCEEDED if expired else grpc.StatusCode.CANCELLED
-
-    def _failed(self, route: Route, error: Exception, request_id: str) -> Any:
-        told = failure(error, request_id=request_id)
-        self._monitor.rejection(told.reason)
-        if told.incident_id is not None:
-            _log.error("incident %s in %s", told.incident_id, route.method, exc_info=error)
-        elif _log.isEnabledFor(logging.DEBUG):
-            _log.debug("%s refused: %s (%s)", route.method, told.message, told.reason)
-        return told
-
-    def _enter(self) -> None:
+    def _enter(self, route: Route, path: str, context: grpc.aio.ServicerContext) -> _Passage:
         self._in_flight += 1
         self._idle.clear()
+        return _Passage(self, route, path, context)
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """A call has ended."""
         self._in_flight -= 1
         if self._in_flight == 0:
             self._idle.set()
+
+
+class _Passage:
+    """One call on its way through the border."""
+
+    __slots__ = (
+        "_border",
+        "_code",
+        "_context",
+        "_reason",
+        "_route",
+        "_start",
+        "call",
+        "request_id",
+        "span",
+    )
+
+    def __init__(
+        self, border: Border, route: Route, path: str, context: grpc.aio.ServicerContext
+    ) -> None:
+        self._border = border
+        self._route = route
+        self._context = context
+        self._start = time.monotonic()
+        self._code = grpc.StatusCode.OK
+        self._reason = ""
+        self.request_id = ""
+        self.span = border.tracer.span(path, context.invocation_metadata() or ())
+
+    def begin(self, span: traces.Span) -> Call:
+        """Who calls and may they; names the call."""
+        border, context = self._border, self._context
+        traces.enter(span)
+        metadata = context.invocation_metadata() or ()
+        self.request_id = _named(metadata) or uuid.uuid4().hex
+        logs.bind(self.request_id, self._route.method)
+        names = tls.certificate_names(context.auth_context()) if border.certificates else ()
+        caller = border.access.identify(metadata, context.peer(), names)
+        if self._route.role is not None:
+            border.access.require(caller, self._route.role)
+        remaining_s = context.time_remaining()
+        self.call = Call(
+            method=self._route.method,
+            request_id=self.request_id,
+            caller=caller,
+            deadline=math.inf if remaining_s is None else self._start + remaining_s,
+            charge=functools.partial(border.access.charge, caller),
+        )
+        return self.call
+
+    def rename(self, request_id: str) -> Call:
+        """The message names the call itself."""
+        self.request_id = request_id
+        logs.bind(request_id, self._route.method)
+        self.call = dataclasses.replace(self.call, request_id=request_id)
+        return self.call
+
+    def given_up(self) -> None:
+        """The caller does not wait any more."""
+        expired = self._context.time_remaining() == 0
+        self._code = grpc.StatusCode.DEADLINE_EXCEEDED if expired else grpc.StatusCode.CANCELLED
+        self._reason = "EXPIRED" if expired else "CANCELLED"
+
+    def failed(self, error: Exception) -> Failure:
+        """What to tell the caller about an exception."""
+        told = failure(error, request_id=self.request_id)
+        self._code, self._reason = told.code, told.reason
+        if told.incident_id is not None:
+            self._border.refusals.broke(
+                error,
+                status=told.code.name,
+                incident_id=told.incident_id,
+                seconds=time.monotonic() - self._start,
+            )
+        return told
+
+    def end(self, span: traces.Span) -> None:
+        """Counts, logs, lets go."""
+        border, seconds, code = self._border, time.monotonic() - self._start, self._code.name
+        border.leave()
+        border.monitor.request(self._route.method, code, seconds)
+        span.named(self.request_id)
+        span.ended(code, self._reason)
+        if self._reason:
+            border.monitor.rejection(self._reason)
+            if self._reason != "INTERNAL":
+                border.refusals.refused(status=code, reason=self._reason, seconds=seconds)
 
 
 def parse(kind: type[Any], raw: bytes) -> Message:
@@ -215,13 +265,3 @@ def _named(metadata: Sequence[tuple[str, Any]]) -> str:
                 field=REQUEST_ID,
             )
     return ""
-
-
-def _renamed(call: Call, request_id: str) -> Call:
-    return Call(
-        method=call.method,
-        request_id=request_id,
-        caller=call.caller,
-        deadline=call.deadline,
-        charge=call.charge,
-    )

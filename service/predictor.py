@@ -12,7 +12,6 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ import numpy.typing as npt
 from ibinn.errors import NotServingError
 from ibinn.explain import options as choices
 from ibinn.types import ExplainOptions, Explanation, Prediction, Receipt, ServerTiming
+from service import traces
 from service.call import Call
 from service.models import mode
 from service.models.registry import Models
@@ -29,7 +29,8 @@ from service.models.served import Classifier, Served
 from service.monitoring import Monitor
 from service.scheduling.admission import Limits
 from service.scheduling.job import Job, Lane, Outcome, Task
-from service.scheduling.scheduler import Answer, Scheduler
+from service.scheduling.scheduler import Answer, Done, Scheduler
+from service.scheduling.worker import Worker
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Predictor:
         self._settings = settings
         self._monitor = monitor
         self._draining = asyncio.Event()
-        self._inference = ThreadPoolExecutor(1, thread_name_prefix="ibinn-inference")
+        self._inference = Worker("ibinn-inference")
         self._scheduler = Scheduler(
             decoders,
             self._compute,
@@ -96,7 +97,7 @@ class Predictor:
         Raises:
             IbinnError: What `load` raises.
         """
-        classifier = await asyncio.get_running_loop().run_in_executor(self._inference, load)
+        classifier = await self._inference.run(load)
         served = Served.of(classifier, bundle=bundle)
         self.models.set_default(served)
         self._monitor.model(served.info)
@@ -215,7 +216,7 @@ class Predictor:
 
     def close(self) -> None:
         """Lets the inference thread end."""
-        self._inference.shutdown(wait=False, cancel_futures=True)
+        self._inference.close()
 
     async def _predict(
         self,
@@ -234,7 +235,9 @@ class Predictor:
         """The answer as it leaves: under the stop button, counted, with its receipt."""
         prediction = mode.apply(self.models.mode, prediction)
         self._monitor.prediction(prediction)
-        return dataclasses.replace(prediction, receipt=receipt)
+        given = dataclasses.replace(prediction, receipt=receipt)
+        traces.answered(given)
+        return given
 
     async def _answer(
         self,
@@ -277,10 +280,8 @@ class Predictor:
         )
         return outcome.value, receipt
 
-    async def _compute(self, task: Task, prepared: Sequence[PreparedImage]) -> Sequence[Answer]:
-        return await asyncio.get_running_loop().run_in_executor(
-            self._inference, _run_network, task, prepared
-        )
+    def _compute(self, task: Task, prepared: Sequence[PreparedImage], done: Done) -> None:
+        self._inference.begin(done, _run_network, task, prepared)
 
 
 def _run_network(task: Task, prepared: Sequence[PreparedImage]) -> Sequence[Answer]:

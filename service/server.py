@@ -27,6 +27,7 @@ from service.monitoring import MetricsEndpoint, Monitor
 from service.predictor import Predictor
 from service.servicer import SERVICE_NAME, ClassificationServicer
 from service.settings import Settings
+from service.traces import tracer_of
 
 _log = logging.getLogger(__name__)
 
@@ -84,9 +85,11 @@ class Server:
         self.predictor = Predictor(
             settings, models=self._models, decoders=self._decoders, monitor=self.monitor
         )
+        self._tracer = tracer_of(settings)
         self._border = Border(
             access=Access.open(settings),
             monitor=self.monitor,
+            tracer=self._tracer,
             certificates=settings.tls_client_ca is not None,
         )
         self._health = health.aio.HealthServicer()
@@ -154,6 +157,7 @@ class Server:
         await self._server.stop(_FAREWELL_S)
         await self._decoders.stop()
         self.predictor.close()
+        await asyncio.to_thread(self._tracer.close)
         if self._metrics is not None:
             await asyncio.to_thread(self._metrics.stop)
 

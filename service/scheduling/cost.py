@@ -18,6 +18,7 @@ class BatchCost:
         self._decay = decay
         self._weight = self._n = self._s = self._nn = self._ns = 0.0
         self._largest = 0
+        self._line: tuple[float, float] | None = (0.0, 0.0)
 
     @property
     def known(self) -> bool:
@@ -33,11 +34,15 @@ class BatchCost:
         self._nn = self._nn * decay + size * size
         self._ns = self._ns * decay + size * seconds
         self._largest = max(self._largest, size)
+        self._line = None
 
     def line(self) -> tuple[float, float]:
         """(fixed, each) in seconds, neither negative; zeros before the first batch."""
-        if not self._weight:
-            return 0.0, 0.0
+        if self._line is None:
+            self._line = self._fitted()
+        return self._line
+
+    def _fitted(self) -> tuple[float, float]:
         mean_n, mean_s = self._n / self._weight, self._s / self._weight
         variance = self._nn / self._weight - mean_n * mean_n
         if variance < 1e-3 * mean_n * mean_n:

@@ -60,6 +60,10 @@ class FairQueue(Generic[T]):
             limit: Most items.
             key_of: Only items of one key come together.
         """
+        if self._size == 1:
+            caller, queue = self._queues.popitem()
+            self._size = 0
+            return [queue[0]]
         taken: list[T] = []
         key: object = None
         skipped: dict[str, None] = {}

@@ -10,10 +10,12 @@ every sixteenth batch so that it ends.
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ibinn.errors import ExpiredError
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
     from service.decoding.decoders import Decoders
 
 Answer = Prediction | Explanation
-Compute = Callable[[Task, Sequence["PreparedImage"]], Awaitable[Sequence[Answer]]]
+Done = Callable[[Sequence[Answer] | None, Exception | None], None]
+Compute = Callable[[Task, Sequence["PreparedImage"], Done], None]
 
 _FRAME = 16
 """Most images that one decoder is given at once."""
@@ -45,8 +48,8 @@ class Scheduler:
 
     Args:
         decoders: Decode.
-        compute: One answer for each prepared image, in order. An exception is the outcome of
-            every image of the batch.
+        compute: Begins to compute one answer for each prepared image, in order, and calls back
+            in the event loop with them. An exception is the outcome of every image of the batch.
         limits: What bounds it.
         monitor: Counts.
         clock: Monotonic seconds, the event loop's.
@@ -71,7 +74,11 @@ class Scheduler:
         self._pending: Counter[Lane] = Counter(dict.fromkeys(Lane, 0))
         self._cost = {lane: BatchCost() for lane in Lane}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._runner: asyncio.Task[None] | None = None
+        self._computing = False
+        self._hold: _Hold | None = None
+        self._held = False
+        self._inside = 0
+        self._undecoded = 0
         self._frames = 0
         self._decoding = 0
         self._decode_each_s = 0.0
@@ -81,7 +88,6 @@ class Scheduler:
         self._since_background = 0
         self._gain = 1.0
         self._chances = 0
-        self._held: tuple[int, asyncio.Future[None]] | None = None
 
     @property
     def pending(self) -> int:
@@ -104,10 +110,12 @@ class Scheduler:
         """
         self._admit(job)
         self._pending[job.lane] += 1
+        self._inside += 1
         timer = asyncio.get_running_loop().call_at(job.deadline, self._expire, job)
         try:
             if job.prepared is None:
                 self._encoded[job.lane].push(job)
+                self._undecoded += 1
                 self._pump_decoding()
             else:
                 self._make_ready(job)
@@ -118,6 +126,7 @@ class Scheduler:
         finally:
             timer.cancel()
             self._pending[job.lane] -= 1
+            self._inside -= 1
 
     # ------------------------------------------------------------------------------- admission
 
@@ -152,6 +161,9 @@ class Scheduler:
             )
 
     def _predicted_wait_s(self, job: Job, now: float) -> float:
+        cost = self._cost[job.lane]
+        if not self._inside:
+            return self._decode_each_s + cost.seconds(1)
         before = tuple(Lane)[: tuple(Lane).index(job.lane) + 1]
         encoded = sum(len(self._encoded[lane]) for lane in before)
         ready = sum(len(self._ready[lane]) for lane in before)
@@ -162,7 +174,7 @@ class Scheduler:
             own=sum(queue.count(job.caller) for queue in own),
             callers=max(queue.callers for queue in own) + (0 if job.lane is Lane.CLASSIFY else 1),
             batch_size=self._limits.small_batch_size if small else self._limits.max_batch_size,
-            cost=self._cost[job.lane],
+            cost=cost,
             running_s=max(0.0, self._computing_until - now),
             decode_s=self._decode_each_s * (encoded + 1) / max(1, self._decoders.slots),
         )
@@ -215,7 +227,9 @@ class Scheduler:
         return self._encoded[lane].count(caller) + self._ready[lane].count(caller)
 
     def _withdraw(self, job: Job) -> None:
-        if not self._encoded[job.lane].remove(job):
+        if self._encoded[job.lane].remove(job):
+            self._undecoded -= 1
+        else:
             self._ready[job.lane].remove(job)
 
     def _expire(self, job: Job) -> None:
@@ -237,7 +251,7 @@ class Scheduler:
     # -------------------------------------------------------------------------------- decoding
 
     def _pump_decoding(self) -> None:
-        while self._frames < self._decoders.slots:
+        while self._undecoded and self._frames < self._decoders.slots:
             room = 2 * self._limits.max_batch_size - self._decoding - self.waiting
             jobs = self._next_frame(room) if room > 0 else []
             if not jobs:
@@ -252,7 +266,9 @@ class Scheduler:
         for queue in self._encoded.values():
             if queue:
                 share = math.ceil(len(queue) / self._decoders.slots)
-                return queue.take(min(room, share, _FRAME), _preparer_of)
+                jobs = queue.take(min(room, share, _FRAME), _preparer_of)
+                self._undecoded -= len(jobs)
+                return jobs
         return []
 
     async def _decode(self, jobs: list[Job]) -> None:
@@ -283,28 +299,29 @@ class Scheduler:
 
     def _make_ready(self, job: Job) -> None:
         self._ready[job.lane].push(job)
-        if self._runner is None:
-            self._runner = asyncio.create_task(self._run(), name="ibinn-batches")
-        elif self._held is not None and len(self._ready[Lane.CLASSIFY]) >= self._held[0]:
-            _release(self._held[1])
+        if self._hold is not None and len(self._ready[Lane.CLASSIFY]) >= self._hold.target:
+            self._end_hold()
+        self._pump_batches()
 
-    async def _run(self) -> None:
-        try:
-            while (lane := self._next_lane()) is not None:
-                if lane is Lane.CLASSIFY:
-                    await self._hold()
-                if batch := self._next_batch(lane):
-                    await self._compute_batch(lane, batch)
-                self._pump_decoding()
-        finally:
-            self._runner = None
+    def _pump_batches(self) -> None:
+        while not self._computing and self._hold is None:
+            lane = self._next_lane()
+            if lane is None:
+                return
+            if lane is Lane.CLASSIFY and self._begin_hold():
+                return
+            if batch := self._next_batch(lane):
+                self._begin_batch(lane, batch)
 
     def _next_lane(self) -> Lane | None:
-        if self._ready[Lane.BACKGROUND] and self._since_background >= _BACKGROUND_EVERY - 1:
+        if self._since_background >= _BACKGROUND_EVERY - 1 and self._ready[Lane.BACKGROUND]:
             return Lane.BACKGROUND
-        return next((lane for lane in Lane if self._ready[lane]), None)
+        for lane, queue in self._ready.items():
+            if queue:
+                return lane
+        return None
 
-    async def _hold(self) -> None:
+    def _begin_hold(self) -> bool:
         """Waits for more images where that pays: on a busy server, for those just answered.
 
         Callers that were just answered tend to come back at once; a batch without them would make
@@ -313,26 +330,32 @@ class Scheduler:
         its own, one that does not costs at most that much. Where waits gained little of late, only
         every sixteenth chance is taken, to see whether they do again.
         """
-        ready = self._ready[Lane.CLASSIFY]
-        count = len(ready)
+        longest_s = self._limits.max_batch_wait_s
+        if self._held or self._clock() - self._last_end >= longest_s:
+            return False
+        count = len(self._ready[Lane.CLASSIFY])
         target = min(self._expected, self._limits.max_batch_size)
-        longest_s = min(self._limits.max_batch_wait_s, self._cost[Lane.CLASSIFY].fixed_s)
-        busy = self._clock() - self._last_end < longest_s
-        if not busy or count >= target:
-            return
+        longest_s = min(longest_s, self._cost[Lane.CLASSIFY].fixed_s)
+        if count >= target or self._clock() - self._last_end >= longest_s:
+            return False
         self._chances += 1
         if self._gain < _WORTH_A_WAIT and self._chances % _PROBE_EVERY:
-            return
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        timer = loop.call_later(longest_s, _release, future)
-        self._held = (target, future)
-        try:
-            await future
-        finally:
-            self._held = None
-            timer.cancel()
-        self._gain += 0.2 * (len(ready) - count - self._gain)
+            return False
+        timer = asyncio.get_running_loop().call_later(longest_s, self._hold_over)
+        self._hold = _Hold(target=target, count=count, timer=timer)
+        return True
+
+    def _end_hold(self) -> None:
+        hold, self._hold = self._hold, None
+        if hold is not None:
+            hold.timer.cancel()
+            gained = len(self._ready[Lane.CLASSIFY]) - hold.count
+            self._gain += 0.2 * (gained - self._gain)
+            self._held = True
+
+    def _hold_over(self) -> None:
+        self._end_hold()
+        self._pump_batches()
 
     def _next_batch(self, lane: Lane) -> list[Job]:
         limits = self._limits
@@ -344,40 +367,67 @@ class Scheduler:
                 self._expire(job)
         return [job for job in batch if not job.future.done()]
 
-    async def _compute_batch(self, lane: Lane, batch: list[Job]) -> None:
+    def _begin_batch(self, lane: Lane, batch: list[Job]) -> None:
         start = self._clock()
-        cost = self._cost[lane]
-        self._computing_until = start + cost.seconds(len(batch))
+        self._computing, self._held = True, False
+        self._computing_until = start + self._cost[lane].seconds(len(batch))
         self._since_background = 0 if lane is Lane.BACKGROUND else self._since_background + 1
         if expired := sum(job.deadline <= start for job in batch):
             self._monitor.expired_computed(expired)
-        try:
-            prepared = [job.prepared for job in batch if job.prepared is not None]
-            values = await self._compute(batch[0].task, prepared)
-            if len(values) != len(batch):
-                raise RuntimeError(f"{len(values)} results for {len(batch)} images")
-        except Exception as error:  # noqa: BLE001 - it belongs to the requests, not to the loop
+        prepared = [job.prepared for job in batch if job.prepared is not None]
+        done = functools.partial(self._end_batch, lane, batch, start)
+        self._compute(batch[0].task, prepared, done)
+
+    def _end_batch(
+        self,
+        lane: Lane,
+        batch: list[Job],
+        start: float,
+        values: Sequence[Answer] | None,
+        error: Exception | None,
+    ) -> None:
+        end = self._clock()
+        seconds = end - start
+        self._computing, self._computing_until = False, end
+        if error is None and (values is None or len(values) != len(batch)):
+            error = RuntimeError(f"{len(values or ())} results for {len(batch)} images")
+        if error is not None:
             for job in batch:
                 _fail(job, error)
-            return
-        finally:
-            end = self._computing_until = self._clock()
-        seconds = end - start
-        cost.observe(len(batch), seconds)
+        else:
+            assert values is not None
+            self._cost[lane].observe(len(batch), seconds)
+            self._monitor.batch(len(batch), seconds, lane.value)
+            for job, value in zip(batch, values, strict=True):
+                if not job.future.done():
+                    job.future.set_result(
+                        Outcome(
+                            value=value,
+                            prepare_s=job.prepare_s,
+                            queue_s=max(0.0, start - job.arrived - job.prepare_s),
+                            compute_s=seconds,
+                            batch_size=len(batch),
+                        )
+                    )
         if lane is Lane.CLASSIFY:
             self._expected, self._last_end = len(batch) + len(self._ready[lane]), end
-        self._monitor.batch(len(batch), seconds, lane.value)
-        for job, value in zip(batch, values, strict=True):
-            if not job.future.done():
-                job.future.set_result(
-                    Outcome(
-                        value=value,
-                        prepare_s=job.prepare_s,
-                        queue_s=max(0.0, start - job.arrived - job.prepare_s),
-                        compute_s=seconds,
-                        batch_size=len(batch),
-                    )
-                )
+        self._pump_batches()
+        self._pump_decoding()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Hold:
+    """A batch that waits for more images.
+
+    Attributes:
+        target: Number of images at which it goes.
+        count: Number of images when it began to wait.
+        timer: Ends the wait.
+    """
+
+    target: int
+    count: int
+    timer: asyncio.TimerHandle
 
 
 def _caller_of(job: Job) -> str:
@@ -395,8 +445,3 @@ def _preparer_of(job: Job) -> object:
 def _fail(job: Job, error: Exception) -> None:
     if not job.future.done():
         job.future.set_exception(error)
-
-
-def _release(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

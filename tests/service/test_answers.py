@@ -92,7 +92,7 @@ async def test_answer_has_a_receipt_with_record_id_time_and_timing() -> None:
 async def test_explanation_comes_through_bit_by_bit() -> None:
     async with running() as run:
         answer = await run.client.explain(png(), classes=["ship", "cat"])
-        expected = run.stub.explain_prepared([run.stub.prepare(png())], ["ship", "cat"])[0]
+        expected = run.stub.explain_prepared([run.stub.preparer(png())], ["ship", "cat"])[0]
     assert [heatmap.class_name for heatmap in answer.heatmaps] == ["ship", "cat"]
     for got, want in zip(answer.heatmaps, expected.heatmaps, strict=True):
         np.testing.assert_array_equal(got.values, want.values)

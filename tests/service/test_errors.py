@@ -164,12 +164,12 @@ async def test_fault_of_ours_is_internal_with_an_incident_id_and_no_internals(
         with caplog.at_level(logging.ERROR):
             error, details = await failed(call(service.ClassifyRequest(image=png())))
         assert error.code() is grpc.StatusCode.INTERNAL
-        incident = details[RequestInfo].request_id
+        incident = details[ErrorInfo].metadata["incident_id"]
         assert incident in error.details()
         assert "secret" not in error.details()
         assert "secret" not in str(error.trailing_metadata())
         (record,) = [entry for entry in caplog.records if entry.name == "service.border"]
-        assert incident in record.getMessage()
+        assert record.incident == incident  # type: ignore[attr-defined]
         assert "secret" in caplog.text
         with pytest.raises(errors.InternalServerError, match="incident"):
             await run.client.classify(png())

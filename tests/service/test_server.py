@@ -41,10 +41,10 @@ async def test_requests_that_wait_together_are_computed_together() -> None:
         answers = await asyncio.gather(first, *others)
         assert run.stub.batch_sizes == [1, 4, 4]
         assert [answer.receipt.timing.batch_size for answer in answers] == [1] + [4] * 8
-        hashes = [run.stub.prepare(png(value)).decoded.sha256_bytes for value in range(9)]
+        hashes = [run.stub.preparer(png(value)).decoded.sha256_bytes for value in range(9)]
         assert [answer.input.sha256_bytes for answer in answers] == hashes
-        assert run.metric("ibinn_batch_size_sum") == 9
-        assert run.metric("ibinn_batch_size_count") == 3
+        assert run.metric("ibinn_batch_size_sum", lane="classify") == 9
+        assert run.metric("ibinn_batch_size_count", lane="classify") == 3
         assert run.metric("ibinn_queue_wait_seconds_count") == 9
 
 
@@ -75,7 +75,7 @@ async def test_network_runs_in_one_thread_that_is_not_the_event_loop() -> None:
     async with running() as run:
         await asyncio.gather(*(run.client.classify(png(value)) for value in range(8)))
         await run.client.explain(png())
-        assert run.stub.threads == {"ibinn-inference_0"}
+        assert run.stub.threads == {"ibinn-inference"}
 
 
 async def test_event_loop_answers_while_the_network_is_busy() -> None:
@@ -116,8 +116,10 @@ async def test_metrics_agree_with_what_was_asked() -> None:
     assert value("ibinn_test_flags_total", test="combined") == 1
     assert value("ibinn_test_flags_total", test="log_q_x.typicality") == 1
     assert value("ibinn_test_flags_total", test="log_q_z.two_tailed") == 0
-    assert value("ibinn_batch_size_sum") == 4
-    assert value("ibinn_queue_wait_seconds_count") == 4
+    assert value("ibinn_batch_size_sum", lane="classify") == 3
+    assert value("ibinn_batch_size_sum", lane="explain") == 1
+    assert value("ibinn_queue_wait_seconds_count", lane="classify") == 3
+    assert value("ibinn_queue_wait_seconds_count", lane="explain") == 1
     assert value("ibinn_pending_requests") == 0
     versions = INFO.versions
     assert (

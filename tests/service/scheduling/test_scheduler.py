@@ -68,9 +68,17 @@ class Bench:
         )
         self.task = Task(served=Served.of(StubClassifier()))
 
-    async def compute(self, task: Task, prepared: Sequence[Any]) -> Sequence[Any]:
+    def compute(self, task: Task, prepared: Sequence[Any], done: Any) -> None:
         self.batches.append(list(prepared))
         self.entered.set()
+        running = asyncio.create_task(self.run(prepared))
+        running.add_done_callback(
+            lambda ended: (
+                done(None, ended.exception()) if ended.exception() else done(ended.result(), None)
+            )
+        )
+
+    async def run(self, prepared: Sequence[Any]) -> Sequence[Any]:
         if self.compute_s:
             await asyncio.sleep(self.compute_s)
         await self.gate.wait()
