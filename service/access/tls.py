@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 
 from ibinn.errors import ConfigError
+from service.access import exposure
 from service.access.pem import Examined, Material, TlsFiles, examine
 from service.settings import Settings
 
@@ -20,7 +21,7 @@ _NAME_KEYS = ("x509_subject_alternative_name", "x509_common_name")
 
 
 def server_credentials(settings: Settings) -> grpc.ServerCredentials | None:
-    """Credentials of the settings' certificate, for one port; None: plaintext.
+    """Credentials of the settings' certificate, for one port; None: plaintext, where it may be.
 
     With client authorities every caller must show a certificate of theirs (mutual TLS). At each
     handshake the files are looked at, and a changed set holds for new connections; connections
@@ -28,9 +29,10 @@ def server_credentials(settings: Settings) -> grpc.ServerCredentials | None:
     written yet, changes nothing: the one of before stays in force and an error is logged.
 
     Raises:
-        ConfigError: The files cannot be used; everything that is wrong is told.
+        ConfigError: The files cannot be used, or the address may not be served in plaintext;
+            everything that is wrong is told.
     """
-    if wrong := _incomplete(settings):
+    if wrong := [*_incomplete(settings), *exposure.problems(settings)]:
         raise ConfigError("; ".join(wrong))
     files = _files(settings)
     if files is None:

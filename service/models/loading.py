@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from ibinn import manifest
@@ -10,7 +9,8 @@ from ibinn.errors import ConfigError
 from ibinn.manifest import Manifest
 from ibinn.policy import Policy
 from ibinn.policy import file as policy_file
-from ibinn.signing import PublicKey, read_manifest, trusted_keys, verify_bundle
+from ibinn.signing import read_manifest, verify_bundle
+from service.access.signatures import trusted_keys_of
 from service.models import folder
 from service.models.served import Classifier
 from service.settings import Settings
@@ -24,7 +24,7 @@ def verify(settings: Settings, bundle: Path) -> Manifest:
             a trusted key.
         ConfigError: The trusted keys cannot be read.
     """
-    if (keys := _keys(settings)) is not None:
+    if (keys := trusted_keys_of(settings)) is not None:
         verify_bundle(bundle, keys)
     return manifest.verify(bundle)
 
@@ -40,7 +40,7 @@ def load(settings: Settings, bundle: Path) -> Classifier:
     """
     path = policy_path(settings, bundle)
     policy = None if path is None else _policy(settings, path)
-    keys = _keys(settings)
+    keys = trusted_keys_of(settings)
     # torch takes seconds to import: a wrong setting, policy or path need not wait for it.
     read_manifest(bundle, keys)
     from ibinn import bundle as bundle_module
@@ -77,15 +77,3 @@ def _policy(settings: Settings, path: Path) -> Policy:
             "leave --alpha (IBINN_ALPHA) out"
         )
     return policy_file.read(path)
-
-
-def _keys(settings: Settings) -> Sequence[PublicKey] | None:
-    """The keys of which one must have signed a bundle; None: it needs no signature."""
-    if not settings.require_signature:
-        return None
-    if settings.trusted_keys is None:
-        raise ConfigError(
-            "--require-signature is set without keys to trust; give --trusted-keys "
-            "(IBINN_TRUSTED_KEYS) a file or folder of public keys"
-        )
-    return trusted_keys(settings.trusted_keys)

@@ -222,6 +222,12 @@ def test_without_a_certificate_there_are_no_credentials() -> None:
     assert tls.problems(Settings()) == []
 
 
+def test_plaintext_beyond_this_machine_is_refused_unless_asked_for() -> None:
+    with pytest.raises(ConfigError, match="plaintext"):
+        tls.server_credentials(Settings(host="0.0.0.0"))
+    assert tls.server_credentials(Settings(host="0.0.0.0", insecure=True)) is None
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
