@@ -9,12 +9,13 @@ from typing import Any, Self
 
 import grpc
 
-from ibinn.client import answers, models, states, streams
+from ibinn.client import aio_streams, answers, models, states
 from ibinn.client.calls import DEFAULT_TIMEOUT_S, Caller, new_request_id
 from ibinn.client.channels import ClientTls, Connection
 from ibinn.client.clients import DEFAULT_PER_MESSAGE, DEFAULT_WINDOW
 from ibinn.client.ledger import Answered
 from ibinn.client.payload import Payload, to_bytes
+from ibinn.client.plans import Plan
 from ibinn.client.requests import classify_request, explain_request
 from ibinn.client.retries import Retry
 from ibinn.errors import ImageError, RemoteError
@@ -110,7 +111,7 @@ class AsyncClient:
         plan = self._plan(
             model, options, timeout_s, window=window, per_message=per_message, in_order=True
         )
-        async with aclosing(streams.answered_async(plan, images)) as found:
+        async with aclosing(aio_streams.answered(plan, images)) as found:
             async for answered in found:
                 yield answered.result
 
@@ -128,7 +129,7 @@ class AsyncClient:
         plan = self._plan(
             model, options, timeout_s, window=window, per_message=per_message, in_order=False
         )
-        async with aclosing(streams.answered_async(plan, images)) as found:
+        async with aclosing(aio_streams.answered(plan, images)) as found:
             async for answered in found:
                 yield answered
 
@@ -203,8 +204,8 @@ class AsyncClient:
         window: int,
         per_message: int,
         in_order: bool,
-    ) -> streams.Plan:
-        return streams.Plan.of(
+    ) -> Plan:
+        return Plan.of(
             self._caller,
             self._stub.ClassifyStream,
             model=self._model if model is None else model,

@@ -13,6 +13,7 @@ from ibinn.client.calls import DEFAULT_TIMEOUT_S, Caller, new_request_id
 from ibinn.client.channels import ClientTls, Connection
 from ibinn.client.ledger import Answered
 from ibinn.client.payload import Payload, to_bytes
+from ibinn.client.plans import Plan
 from ibinn.client.requests import classify_request, explain_request
 from ibinn.client.retries import Retry
 from ibinn.errors import ImageError, RemoteError
@@ -260,8 +261,8 @@ class Client:
         window: int,
         per_message: int,
         in_order: bool,
-    ) -> streams.Plan:
-        return streams.Plan.of(
+    ) -> Plan:
+        return Plan.of(
             self._caller,
             self._stub.ClassifyStream,
             model=self._model if model is None else model,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -89,13 +90,13 @@ class Fake:
     replies: list[Reply] = field(default_factory=list)
     stream: Streaming | None = None
     attempts: list[Attempt] = field(default_factory=list)
-    cancelled: int = 0
+    open_streams: int = 0
 
     @property
     def waits_s(self) -> list[float]:
         """Time between one attempt and the next."""
         times = [attempt.at for attempt in self.attempts]
-        return [later - sooner for sooner, later in zip(times, times[1:], strict=False)]
+        return [later - sooner for sooner, later in itertools.pairwise(times)]
 
 
 class Ended(Exception):  # noqa: N818 - not an error of the test
@@ -178,7 +179,7 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
             self._note(method, request, context)
             reply = self._fake.replies.pop(0) if self._fake.replies else default
             if reply is None:
-                await _never(self._fake)
+                await asyncio.Event().wait()
             if isinstance(reply, Fail):
                 await reply.end(context)
             return reply(request) if callable(reply) else reply
@@ -190,15 +191,15 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
     ) -> AsyncIterator[Any]:
         before = sum(attempt.method == "ClassifyStream" for attempt in self._fake.attempts)
         self._note("ClassifyStream", None, context)
+        self._fake.open_streams += 1
         handle = self._fake.stream or answer_all
         try:
             async for response in handle(requests, before):
                 yield response
         except Ended as ended:
             await ended.fail.end(context)
-        except asyncio.CancelledError:
-            self._fake.cancelled += 1
-            raise
+        finally:
+            self._fake.open_streams -= 1
 
     def _note(self, method: str, request: Any, context: grpc.aio.ServicerContext) -> None:
         left = context.time_remaining()
@@ -211,14 +212,6 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
                 left_s=left,
             )
         )
-
-
-async def _never(fake: Fake) -> None:
-    try:
-        await asyncio.Event().wait()
-    except asyncio.CancelledError:
-        fake.cancelled += 1
-        raise
 
 
 @contextlib.asynccontextmanager
