@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import logging
 import sys
@@ -189,7 +190,9 @@ def run(settings: Settings) -> None:
     def on_ready(addresses: Addresses, info: Any) -> None:
         announce(Ready.of(info, grpc=addresses.grpc, metrics=addresses.metrics))
 
-    asyncio.run(serve_forever(settings, lambda: load_bundle(settings), on_ready=on_ready))
+    asyncio.run(
+        serve_forever(settings, functools.partial(load_bundle, settings), on_ready=on_ready)
+    )
 
 
 def announce(ready: Ready) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -17,13 +19,16 @@ from grpc_reflection.v1alpha import reflection
 
 from ibinn.errors import ConfigError
 from ibinn.types import ModelInfo
-from ibinn.v1 import classification_service_pb2
+from service import admin
 from service.access import Access, tls
 from service.border import Border
 from service.decoding.decoders import decoders_of
+from service.models import loading
+from service.models.manager import ModelManager
 from service.models.registry import Models
 from service.models.served import Classifier
 from service.monitoring import MetricsEndpoint, Monitor
+from service.oip import facade as oip
 from service.predictor import Predictor
 from service.servicer import SERVICE_NAME, ClassificationServicer
 from service.settings import Settings
@@ -66,15 +71,19 @@ class Server:
 
     Args:
         settings: What can be set.
-        load_bundle: Loads a bundle of the models folder; None: models cannot be exchanged.
+        load: Loads a bundle; None: as the settings say.
         reuse_port: Whether other processes may listen on the same port, and metrics are served
             by who started them.
+
+    Raises:
+        ConfigError: Tokens, traces or the state folder cannot be used.
     """
 
     def __init__(
         self,
         settings: Settings,
         *,
+        load: Callable[[Path], Classifier] | None = None,
         reuse_port: bool = False,
     ) -> None:
         self._settings = settings
@@ -86,6 +95,15 @@ class Server:
             settings, models=self._models, decoders=self._decoders, monitor=self.monitor
         )
         self._tracer = tracer_of(settings)
+        self.manager = ModelManager(
+            settings,
+            models=self._models,
+            load=load or functools.partial(loading.load, settings),
+            verify=functools.partial(loading.verify, settings),
+            background=self.predictor.in_background,
+            monitor=self.monitor,
+        )
+        self.predictor.observers.append(self.manager.observe)
         self._border = Border(
             access=Access.open(settings),
             monitor=self.monitor,
@@ -98,8 +116,10 @@ class Server:
                 self.predictor,
                 monitor=self.monitor,
                 stream_window=settings.stream_window,
-                describe=self._describe,
-            ).routes()
+                describe=functools.partial(admin.describe, self._models),
+            ).routes(),
+            admin.SERVICE_NAME: admin.admin_routes(self.manager),
+            oip.SERVICE_NAME: oip.oip_routes(self.predictor),
         }
         self._server: Any = grpc.aio.server(
             options=_channel_options(settings, reuse_port=reuse_port),
@@ -145,8 +165,9 @@ class Server:
             IbinnError: What `load` raises.
         """
         served = await self.predictor.load(load, bundle=bundle)
+        await self.manager.start(served)
         await self._tell_health(_SERVING)
-        return served.info
+        return self._models.default.info
 
     async def stop(self) -> None:
         """Says NOT_SERVING, finishes the calls in flight, then closes."""
@@ -154,6 +175,7 @@ class Server:
         self.predictor.drain()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._border.until_idle(), self._settings.drain_timeout_s)
+        await self.manager.stop()
         await self._server.stop(_FAREWELL_S)
         await self._decoders.stop()
         self.predictor.close()
@@ -177,9 +199,6 @@ class Server:
         for name in self._services:
             await self._health.set(name, status)
 
-    def _describe(self, response: classification_service_pb2.GetModelResponse) -> None:
-        """Adds to GetModel's answer what else is loaded."""
-
 
 def _channel_options(settings: Settings, *, reuse_port: bool) -> tuple[tuple[str, int], ...]:
     return (
@@ -194,7 +213,7 @@ def _channel_options(settings: Settings, *, reuse_port: bool) -> tuple[tuple[str
 
 async def serve(
     settings: Settings,
-    load: Callable[[], Classifier],
+    load: Callable[[Path], Classifier],
     *,
     on_ready: Callable[[Addresses, ModelInfo], None],
     reuse_port: bool = False,
@@ -203,14 +222,15 @@ async def serve(
 
     Args:
         settings: What can be set.
-        load: Loads the model; runs in the inference thread.
+        load: Loads a bundle; the first one in the inference thread.
         on_ready: Called once, when the model is loaded.
         reuse_port: See `Server`.
 
     Raises:
         IbinnError: An address is not available, or the model cannot be loaded.
     """
-    server = Server(settings, reuse_port=reuse_port)
+    server = Server(settings, load=load, reuse_port=reuse_port)
+    bundle = server.manager.initial_folder()
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -218,7 +238,7 @@ async def serve(
     stop = asyncio.create_task(stopping.wait())
     try:
         addresses = await server.start()
-        loading = asyncio.create_task(server.load(load))
+        loading = asyncio.create_task(server.load(lambda: load(bundle)))
         await asyncio.wait((loading, stop), return_when=asyncio.FIRST_COMPLETED)
         if loading.done():
             on_ready(addresses, loading.result())

@@ -32,7 +32,7 @@ def main() -> None:
 
     threading.Thread(target=open_gate, daemon=True).start()
     threading.Thread(target=say_computing, daemon=True).start()
-    asyncio.run(serve(settings(), lambda: stub, on_ready=announce))
+    asyncio.run(serve(settings(), lambda bundle: stub, on_ready=announce))
     print("stopped", flush=True)
 
 

@@ -45,7 +45,7 @@ async def test_requests_that_wait_together_are_computed_together() -> None:
         assert [answer.input.sha256_bytes for answer in answers] == hashes
         assert run.metric("ibinn_batch_size_sum", lane="classify") == 9
         assert run.metric("ibinn_batch_size_count", lane="classify") == 3
-        assert run.metric("ibinn_queue_wait_seconds_count") == 9
+        assert run.metric("ibinn_queue_wait_seconds_count", lane="classify") == 9
 
 
 async def test_only_explanations_of_the_same_classes_share_a_batch() -> None:
