@@ -129,8 +129,7 @@ class FileStore:
         """
         path = self._path(_STATE)
         try:
-            status = path.stat()
-            mark = (status.st_ino, status.st_mtime_ns, status.st_size)
+            mark = _mark(path)
             if self._seen is not None and self._seen[0] == mark:
                 return self._seen[1]
             state = self._parsed(path)
@@ -170,6 +169,7 @@ class FileStore:
                 state = change(before).follows(before)
                 if state != before:
                     self._write(_STATE, state_module.to_json(state))
+                    self._seen = (_mark(self._path(_STATE)), state)
                 return state
         except OSError as error:
             raise NotPossibleError(
@@ -236,6 +236,12 @@ class FileStore:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _mark(path: Path) -> tuple[int, int, int]:
+    """What is another one when a file was replaced."""
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _open(path: Path) -> IO[bytes]:
