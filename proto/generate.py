@@ -1,4 +1,7 @@
-"""Generates the Python code of `ibinn/v1` from `proto/ibinn/v1`, or checks that it is current.
+"""Generates Python code from the contracts in `proto/`, or checks that it is current.
+
+    proto/ibinn/v1         ->  ibinn/v1
+    proto/open_inference   ->  service/oip/v2
 
     python proto/generate.py            write the generated code
     python proto/generate.py --check    exit 1 and name the files that are not current
@@ -18,7 +21,8 @@ from pathlib import Path
 GRPCIO_TOOLS = "1.85.1"
 ROOT = Path(__file__).resolve().parent.parent
 PROTO = ROOT / "proto"
-PACKAGE = Path("ibinn") / "v1"
+PACKAGES = {"ibinn/v1": PROTO / "ibinn" / "v1", "service/oip/v2": PROTO / "open_inference"}
+"""Where the code goes, and where its contract lies."""
 GENERATED = ("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py")
 
 
@@ -40,16 +44,23 @@ def check_tools() -> None:
 
 
 def generate(out: Path) -> None:
-    """Writes the code of every .proto file of the package under `out`."""
+    """Writes the code of every .proto file of the packages under `out`."""
     from google.rpc import status_pb2
     from grpc_tools import protoc
 
-    sources = [str(path.relative_to(PROTO)) for path in sorted((PROTO / PACKAGE).glob("*.proto"))]
+    # protoc names a file, and so the code's module, by its place under a --proto_path; a path
+    # VIRTUAL=REAL makes the place another one than on disk.
+    sources = {
+        f"{package}/{path.name}": path
+        for package, folder in PACKAGES.items()
+        for path in sorted(folder.glob("*.proto"))
+    }
     # Messages get Python code; only files with services get stubs, else they would be empty.
-    services = [name for name in sources if "\nservice " in (PROTO / name).read_text("utf-8")]
+    services = [name for name, path in sources.items() if "\nservice " in path.read_text("utf-8")]
     include = Path(protoc.__file__).parent / "_proto"
     shared = Path(status_pb2.__file__).parents[2]  # google.rpc's files lie beside its modules
-    common = ["protoc", *(f"--proto_path={path}" for path in (PROTO, include, shared))]
+    mapped = [f"{package}={folder}" for package, folder in PACKAGES.items()]
+    common = ["protoc", *(f"--proto_path={path}" for path in (*mapped, include, shared))]
     messages = [f"--python_out={out}", f"--pyi_out={out}", *sources]
     stubs = [f"--grpc_python_out={out}", *services]
     for arguments in (messages, stubs):
@@ -58,13 +69,17 @@ def generate(out: Path) -> None:
 
 
 def generated_files(root: Path) -> dict[str, bytes]:
-    """Name and content of the generated files under `root`."""
-    folder = root / PACKAGE
-    return {path.name: path.read_bytes() for glob in GENERATED for path in folder.glob(glob)}
+    """Path under `root` and content of the generated files there."""
+    return {
+        f"{package}/{path.name}": path.read_bytes()
+        for package in PACKAGES
+        for glob in GENERATED
+        for path in (root / package).glob(glob)
+    }
 
 
 def stale_files(root: Path = ROOT) -> list[str]:
-    """Names of the generated files under `root` that differ, are missing or should not be."""
+    """Paths of the generated files under `root` that differ, are missing or should not be."""
     with tempfile.TemporaryDirectory() as scratch:
         generate(Path(scratch))
         wanted, found = generated_files(Path(scratch)), generated_files(root)
@@ -75,7 +90,7 @@ def stale_files(root: Path = ROOT) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the script; returns its exit code."""
-    parser = argparse.ArgumentParser(description="Generate ibinn/v1 from proto/ibinn/v1.")
+    parser = argparse.ArgumentParser(description="Generate Python code from the contracts in proto/.")
     parser.add_argument("--check", action="store_true", help="only check; exit 1 if not current")
     options = parser.parse_args(arguments)
     try:
@@ -90,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
                 )
             return 1 if stale else 0
         for name in stale:
-            (ROOT / PACKAGE / name).unlink(missing_ok=True)
+            (ROOT / name).unlink(missing_ok=True)
         generate(ROOT)
     except GenerationError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -29,7 +29,7 @@ from ibinn.v1 import model_pb2 as ibinn_dot_v1_dot_model__pb2
 from ibinn.v1 import rules_pb2 as ibinn_dot_v1_dot_rules__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%ibinn/v1/classification_service.proto\x12\x08ibinn.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x15ibinn/v1/answer.proto\x1a\x14ibinn/v1/model.proto\x1a\x14ibinn/v1/rules.proto\"\xa8\x02\n\x0f\x43lassifyRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12m\n\nrequest_id\x18\x02 \x01(\tBY\x92\xf9\x18U\x10@*\x10[A-Za-z0-9._:-]+J?up to 64 letters, digits, dots, colons, hyphens and underscores\x12\x41\n\x05model\x18\x03 \x01(\tB2\x92\xf9\x18.\x10@*\x0e[0-9a-f]{8,64}J\x1a\x38 to 64 hexadecimal digits\x12(\n\x07options\x18\x04 \x01(\x0b\x32\x17.ibinn.v1.AnswerOptions\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"i\n\rAnswerOptions\x12+\n\x0btop_classes\x18\x01 \x01(\x05\x42\x16\x92\xf9\x18\x12\x31\x00\x00\x00\x00\x00\x00\x00\x00\x39\x00\x00\x00\x00\x80\x84.A\x12+\n\x05tests\x18\x02 \x01(\x0e\x32\x14.ibinn.v1.TestDetailB\x06\x92\xf9\x18\x02@\x01\"N\n\x15\x43lassifyStreamRequest\x12\x35\n\x08requests\x18\x01 \x03(\x0b\x32\x19.ibinn.v1.ClassifyRequestB\x08\x92\xf9\x18\x04\x08\x01\x18@\"C\n\x16\x43lassifyStreamResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.ibinn.v1.ClassifyResult\"\x96\x01\n\x0e\x43lassifyResult\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x03\x12\x32\n\x0e\x63lassification\x18\x03 \x01(\x0b\x32\x18.ibinn.v1.ClassificationH\x00\x12#\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"D\n\x10\x43lassifyResponse\x12\x30\n\x0e\x63lassification\x18\x01 \x01(\x0b\x32\x18.ibinn.v1.Classification\"\xf7\x02\n\x0e\x45xplainRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x18\n\x07\x63lasses\x18\x02 \x03(\tB\x07\x92\xf9\x18\x03\x18\xe8\x07\x12+\n\x08\x63ontrast\x18\x03 \x01(\x0b\x32\x19.ibinn.v1.ContrastRequest\x12\x33\n\x0cheatmap_size\x18\x04 \x01(\x0e\x32\x15.ibinn.v1.HeatmapSizeB\x06\x92\xf9\x18\x02@\x01\x12m\n\nrequest_id\x18\x05 \x01(\tBY\x92\xf9\x18U\x10@*\x10[A-Za-z0-9._:-]+J?up to 64 letters, digits, dots, colons, hyphens and underscores\x12\x41\n\x05model\x18\x06 \x01(\tB2\x92\xf9\x18.\x10@*\x0e[0-9a-f]{8,64}J\x1a\x38 to 64 hexadecimal digits\x12(\n\x07options\x18\x07 \x01(\x0b\x32\x17.ibinn.v1.AnswerOptions\"5\n\x0f\x43ontrastRequest\x12\x12\n\nclass_name\x18\x01 \x01(\t\x12\x0e\n\x06versus\x18\x02 \x01(\t\"\xc2\x02\n\x0f\x45xplainResponse\x12\x30\n\x0e\x63lassification\x18\x01 \x01(\x0b\x32\x18.ibinn.v1.Classification\x12#\n\x08heatmaps\x18\x02 \x03(\x0b\x32\x11.ibinn.v1.Heatmap\x12\"\n\x05image\x18\x03 \x01(\x0b\x32\x13.ibinn.v1.SeenImage\x12$\n\x08\x63ontrast\x18\x04 \x01(\x0b\x32\x12.ibinn.v1.Contrast\x12%\n\x06nearby\x18\x05 \x03(\x0b\x32\x15.ibinn.v1.NearbyClass\x12\x1f\n\x12receptive_field_px\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12/\n\x0e\x64\x65\x63ision_space\x18\x07 \x01(\x0b\x32\x17.ibinn.v1.DecisionSpaceB\x15\n\x13_receptive_field_px\"T\n\x0fGetModelRequest\x12\x41\n\x05model\x18\x01 \x01(\tB2\x92\xf9\x18.\x10@*\x0e[0-9a-f]{8,64}J\x1a\x38 to 64 hexadecimal digits\"w\n\x10GetModelResponse\x12\x1e\n\x05model\x18\x01 \x01(\x0b\x32\x0f.ibinn.v1.Model\x12%\n\x06served\x18\x02 \x03(\x0b\x32\x15.ibinn.v1.ServedModel\x12\x1c\n\x04mode\x18\x03 \x01(\x0e\x32\x0e.ibinn.v1.Mode*m\n\nTestDetail\x12\x1b\n\x17TEST_DETAIL_UNSPECIFIED\x10\x00\x12\x13\n\x0fTEST_DETAIL_ALL\x10\x01\x12\x17\n\x13TEST_DETAIL_FLAGGED\x10\x02\x12\x14\n\x10TEST_DETAIL_NONE\x10\x03*Z\n\x0bHeatmapSize\x12\x1c\n\x18HEATMAP_SIZE_UNSPECIFIED\x10\x00\x12\x15\n\x11HEATMAP_SIZE_GRID\x10\x01\x12\x16\n\x12HEATMAP_SIZE_IMAGE\x10\x02\x32\xb6\x02\n\x15\x43lassificationService\x12\x41\n\x08\x43lassify\x12\x19.ibinn.v1.ClassifyRequest\x1a\x1a.ibinn.v1.ClassifyResponse\x12W\n\x0e\x43lassifyStream\x12\x1f.ibinn.v1.ClassifyStreamRequest\x1a .ibinn.v1.ClassifyStreamResponse(\x01\x30\x01\x12>\n\x07\x45xplain\x12\x18.ibinn.v1.ExplainRequest\x1a\x19.ibinn.v1.ExplainResponse\x12\x41\n\x08GetModel\x12\x19.ibinn.v1.GetModelRequest\x1a\x1a.ibinn.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%ibinn/v1/classification_service.proto\x12\x08ibinn.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x15ibinn/v1/answer.proto\x1a\x14ibinn/v1/model.proto\x1a\x14ibinn/v1/rules.proto\"\xa8\x02\n\x0f\x43lassifyRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12m\n\nrequest_id\x18\x02 \x01(\tBY\x92\xf9\x18U\x10@*\x10[A-Za-z0-9._:-]+J?up to 64 letters, digits, dots, colons, hyphens and underscores\x12\x41\n\x05model\x18\x03 \x01(\tB2\x92\xf9\x18.\x10@*\x0e[0-9a-f]{8,64}J\x1a\x38 to 64 hexadecimal digits\x12(\n\x07options\x18\x04 \x01(\x0b\x32\x17.ibinn.v1.AnswerOptions\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"i\n\rAnswerOptions\x12+\n\x0btop_classes\x18\x01 \x01(\x05\x42\x16\x92\xf9\x18\x12\x31\x00\x00\x00\x00\x00\x00\x00\x00\x39\x00\x00\x00\x00\x80\x84.A\x12+\n\x05tests\x18\x02 \x01(\x0e\x32\x14.ibinn.v1.TestDetailB\x06\x92\xf9\x18\x02@\x01\"N\n\x15\x43lassifyStreamRequest\x12\x35\n\x08requests\x18\x01 \x03(\x0b\x32\x19.ibinn.v1.ClassifyRequestB\x08\x92\xf9\x18\x04\x08\x01\x18@\"C\n\x16\x43lassifyStreamResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.ibinn.v1.ClassifyResult\"\x96\x01\n\x0e\x43lassifyResult\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x03\x12\x32\n\x0e\x63lassification\x18\x03 \x01(\x0b\x32\x18.ibinn.v1.ClassificationH\x00\x12#\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"D\n\x10\x43lassifyResponse\x12\x30\n\x0e\x63lassification\x18\x01 \x01(\x0b\x32\x18.ibinn.v1.Classification\"\xfa\x02\n\x0e\x45xplainRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x1b\n\x07\x63lasses\x18\x02 \x03(\tB\n\x92\xf9\x18\x06\x10\xe8\x07\x18\xe8\x07\x12+\n\x08\x63ontrast\x18\x03 \x01(\x0b\x32\x19.ibinn.v1.ContrastRequest\x12\x33\n\x0cheatmap_size\x18\x04 \x01(\x0e\x32\x15.ibinn.v1.HeatmapSizeB\x06\x92\xf9\x18\x02@\x01\x12m\n\nrequest_id\x18\x05 \x01(\tBY\x92\xf9\x18U\x10@*\x10[A-Za-z0-9._:-]+J?up to 64 letters, digits, dots, colons, hyphens and underscores\x12\x41\n\x05model\x18\x06 \x01(\tB2\x92\xf9\x18.\x10@*\x0e[0-9a-f]{8,64}J\x1a\x38 to 64 hexadecimal digits\x12(\n\x07options\x18\x07 \x01(\x0b\x32\x17.ibinn.v1.AnswerOptions\"G\n\x0f\x43ontrastRequest\x12\x1b\n\nclass_name\x18\x01 \x01(\tB\x07\x92\xf9\x18\x03\x10\xe8\x07\x12\x17\n\x06versus\x18\x02 \x01(\tB\x07\x92\xf9\x18\x03\x10\xe8\x07\"\xc2\x02\n\x0f\x45xplainResponse\x12\x30\n\x0e\x63lassification\x18\x01 \x01(\x0b\x32\x18.ibinn.v1.Classification\x12#\n\x08heatmaps\x18\x02 \x03(\x0b\x32\x11.ibinn.v1.Heatmap\x12\"\n\x05image\x18\x03 \x01(\x0b\x32\x13.ibinn.v1.SeenImage\x12$\n\x08\x63ontrast\x18\x04 \x01(\x0b\x32\x12.ibinn.v1.Contrast\x12%\n\x06nearby\x18\x05 \x03(\x0b\x32\x15.ibinn.v1.NearbyClass\x12\x1f\n\x12receptive_field_px\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12/\n\x0e\x64\x65\x63ision_space\x18\x07 \x01(\x0b\x32\x17.ibinn.v1.DecisionSpaceB\x15\n\x13_receptive_field_px\"T\n\x0fGetModelRequest\x12\x41\n\x05model\x18\x01 \x01(\tB2\x92\xf9\x18.\x10@*\x0e[0-9a-f]{8,64}J\x1a\x38 to 64 hexadecimal digits\"w\n\x10GetModelResponse\x12\x1e\n\x05model\x18\x01 \x01(\x0b\x32\x0f.ibinn.v1.Model\x12%\n\x06served\x18\x02 \x03(\x0b\x32\x15.ibinn.v1.ServedModel\x12\x1c\n\x04mode\x18\x03 \x01(\x0e\x32\x0e.ibinn.v1.Mode*m\n\nTestDetail\x12\x1b\n\x17TEST_DETAIL_UNSPECIFIED\x10\x00\x12\x13\n\x0fTEST_DETAIL_ALL\x10\x01\x12\x17\n\x13TEST_DETAIL_FLAGGED\x10\x02\x12\x14\n\x10TEST_DETAIL_NONE\x10\x03*Z\n\x0bHeatmapSize\x12\x1c\n\x18HEATMAP_SIZE_UNSPECIFIED\x10\x00\x12\x15\n\x11HEATMAP_SIZE_GRID\x10\x01\x12\x16\n\x12HEATMAP_SIZE_IMAGE\x10\x02\x32\xb6\x02\n\x15\x43lassificationService\x12\x41\n\x08\x43lassify\x12\x19.ibinn.v1.ClassifyRequest\x1a\x1a.ibinn.v1.ClassifyResponse\x12W\n\x0e\x43lassifyStream\x12\x1f.ibinn.v1.ClassifyStreamRequest\x1a .ibinn.v1.ClassifyStreamResponse(\x01\x30\x01\x12>\n\x07\x45xplain\x12\x18.ibinn.v1.ExplainRequest\x1a\x19.ibinn.v1.ExplainResponse\x12\x41\n\x08GetModel\x12\x19.ibinn.v1.GetModelRequest\x1a\x1a.ibinn.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,19 +47,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLASSIFYSTREAMREQUEST'].fields_by_name['requests']._loaded_options = None
   _globals['_CLASSIFYSTREAMREQUEST'].fields_by_name['requests']._serialized_options = b'\222\371\030\004\010\001\030@'
   _globals['_EXPLAINREQUEST'].fields_by_name['classes']._loaded_options = None
-  _globals['_EXPLAINREQUEST'].fields_by_name['classes']._serialized_options = b'\222\371\030\003\030\350\007'
+  _globals['_EXPLAINREQUEST'].fields_by_name['classes']._serialized_options = b'\222\371\030\006\020\350\007\030\350\007'
   _globals['_EXPLAINREQUEST'].fields_by_name['heatmap_size']._loaded_options = None
   _globals['_EXPLAINREQUEST'].fields_by_name['heatmap_size']._serialized_options = b'\222\371\030\002@\001'
   _globals['_EXPLAINREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_EXPLAINREQUEST'].fields_by_name['request_id']._serialized_options = b'\222\371\030U\020@*\020[A-Za-z0-9._:-]+J?up to 64 letters, digits, dots, colons, hyphens and underscores'
   _globals['_EXPLAINREQUEST'].fields_by_name['model']._loaded_options = None
   _globals['_EXPLAINREQUEST'].fields_by_name['model']._serialized_options = b'\222\371\030.\020@*\016[0-9a-f]{8,64}J\0328 to 64 hexadecimal digits'
+  _globals['_CONTRASTREQUEST'].fields_by_name['class_name']._loaded_options = None
+  _globals['_CONTRASTREQUEST'].fields_by_name['class_name']._serialized_options = b'\222\371\030\003\020\350\007'
+  _globals['_CONTRASTREQUEST'].fields_by_name['versus']._loaded_options = None
+  _globals['_CONTRASTREQUEST'].fields_by_name['versus']._serialized_options = b'\222\371\030\003\020\350\007'
   _globals['_GETMODELREQUEST'].fields_by_name['model']._loaded_options = None
   _globals['_GETMODELREQUEST'].fields_by_name['model']._serialized_options = b'\222\371\030.\020@*\016[0-9a-f]{8,64}J\0328 to 64 hexadecimal digits'
-  _globals['_TESTDETAIL']._serialized_start=1918
-  _globals['_TESTDETAIL']._serialized_end=2027
-  _globals['_HEATMAPSIZE']._serialized_start=2029
-  _globals['_HEATMAPSIZE']._serialized_end=2119
+  _globals['_TESTDETAIL']._serialized_start=1939
+  _globals['_TESTDETAIL']._serialized_end=2048
+  _globals['_HEATMAPSIZE']._serialized_start=2050
+  _globals['_HEATMAPSIZE']._serialized_end=2140
   _globals['_CLASSIFYREQUEST']._serialized_start=176
   _globals['_CLASSIFYREQUEST']._serialized_end=472
   _globals['_ANSWEROPTIONS']._serialized_start=474
@@ -73,15 +77,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLASSIFYRESPONSE']._serialized_start=883
   _globals['_CLASSIFYRESPONSE']._serialized_end=951
   _globals['_EXPLAINREQUEST']._serialized_start=954
-  _globals['_EXPLAINREQUEST']._serialized_end=1329
-  _globals['_CONTRASTREQUEST']._serialized_start=1331
-  _globals['_CONTRASTREQUEST']._serialized_end=1384
-  _globals['_EXPLAINRESPONSE']._serialized_start=1387
-  _globals['_EXPLAINRESPONSE']._serialized_end=1709
-  _globals['_GETMODELREQUEST']._serialized_start=1711
-  _globals['_GETMODELREQUEST']._serialized_end=1795
-  _globals['_GETMODELRESPONSE']._serialized_start=1797
-  _globals['_GETMODELRESPONSE']._serialized_end=1916
-  _globals['_CLASSIFICATIONSERVICE']._serialized_start=2122
-  _globals['_CLASSIFICATIONSERVICE']._serialized_end=2432
+  _globals['_EXPLAINREQUEST']._serialized_end=1332
+  _globals['_CONTRASTREQUEST']._serialized_start=1334
+  _globals['_CONTRASTREQUEST']._serialized_end=1405
+  _globals['_EXPLAINRESPONSE']._serialized_start=1408
+  _globals['_EXPLAINRESPONSE']._serialized_end=1730
+  _globals['_GETMODELREQUEST']._serialized_start=1732
+  _globals['_GETMODELREQUEST']._serialized_end=1816
+  _globals['_GETMODELRESPONSE']._serialized_start=1818
+  _globals['_GETMODELRESPONSE']._serialized_end=1937
+  _globals['_CLASSIFICATIONSERVICE']._serialized_start=2143
+  _globals['_CLASSIFICATIONSERVICE']._serialized_end=2453
 # @@protoc_insertion_point(module_scope)

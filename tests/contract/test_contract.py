@@ -59,7 +59,13 @@ def test_stale_missing_and_surplus_files_are_named(tmp_path: Path) -> None:
     (folder / "model_pb2.py").write_text("changed")
     (folder / "answer_pb2.pyi").unlink()
     (folder / "old_pb2.py").write_text("surplus")
-    assert generate.stale_files(tmp_path) == ["answer_pb2.pyi", "model_pb2.py", "old_pb2.py"]
+    (tmp_path / "service" / "oip" / "v2" / "open_inference_grpc_pb2.py").write_text("changed")
+    assert generate.stale_files(tmp_path) == [
+        "ibinn/v1/answer_pb2.pyi",
+        "ibinn/v1/model_pb2.py",
+        "ibinn/v1/old_pb2.py",
+        "service/oip/v2/open_inference_grpc_pb2.py",
+    ]
 
 
 @pytest.mark.parametrize("module", ["ibinn", "ibinn.errors", "ibinn.types", "ibinn.client"])
