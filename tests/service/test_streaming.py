@@ -143,8 +143,8 @@ async def test_a_fault_of_reading_or_answering_ends_the_stream_with_it() -> None
 
     with pytest.raises(ConnectionError, match="torn"):
         await all_of(answered(torn(), Network().answer, window=4, stop=asyncio.Event()))
+    groups = groups_of([1, -1])
     with pytest.raises(ValueError, match="broken by -1"):
-        groups = groups_of([1, -1])
         await all_of(answered(groups, Network().answer, window=4, stop=asyncio.Event()))
 
 
