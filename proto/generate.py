@@ -90,7 +90,9 @@ def stale_files(root: Path = ROOT) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the script; returns its exit code."""
-    parser = argparse.ArgumentParser(description="Generate Python code from the contracts in proto/.")
+    parser = argparse.ArgumentParser(
+        description="Generate Python code from the contracts in proto/."
+    )
     parser.add_argument("--check", action="store_true", help="only check; exit 1 if not current")
     options = parser.parse_args(arguments)
     try:
