@@ -133,8 +133,8 @@ class Arrangement:
             except RefusedError as error:
                 self._failed[due[0]] = time.monotonic()
                 _log.error(
-                    "bundle %r, approved for all workers, cannot be loaded by this one: %s",
-                    due[0].bundle,
+                    "%s, approved for all workers, cannot be loaded by this one: %s",
+                    f"bundle {due[0].bundle!r}" if due[0].bundle else "the settings' bundle",
                     "; ".join(error.sentences),
                 )
         await self._acknowledge(state, fresh)

@@ -11,7 +11,7 @@ import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from ibinn.errors import CandidateRefusedError, DataError, NotPossibleError
+from ibinn.errors import CandidateRefusedError, ConfigError, DataError, NotPossibleError
 from ibinn.types import Prediction
 from service.models import folder, starting
 from service.models.acceptance import Acceptance
@@ -54,7 +54,7 @@ class ModelManager:
         generator: Draws which calls a shadow answers; None: one of its own.
 
     Raises:
-        ConfigError: The state folder cannot be written.
+        ConfigError: The state folder cannot be written, or the state in it cannot be used.
     """
 
     def __init__(
@@ -93,7 +93,11 @@ class ModelManager:
         self._initial: Entry | None = None
         self._tasks: list[asyncio.Task[None]] = []
         # Before there is a model: no answer may leave past a stop button that is pressed.
-        self._arrangement.follow_mode(self._store.read())
+        try:
+            self._arrangement.follow_mode(self._store.read())
+        except ConfigError:
+            self._store.close()
+            raise
 
     def initial_folder(self) -> Path:
         """The bundle to start with: what operators made the default, else the settings'.

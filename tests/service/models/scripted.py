@@ -202,8 +202,8 @@ async def managed(
         monitor=monitor,
         generator=random.Random(0),
     )
-    await manager.start(initial(folder / "models") if served is None else served)
     try:
+        await manager.start(initial(folder / "models") if served is None else served)
         yield Managed(manager=manager, models=models, monitor=monitor, settings=chosen)
     finally:
         await manager.stop()
