@@ -6,7 +6,9 @@ not list is never read, and needs no signature. What is signed is
 
     DOMAIN || bytes of manifest.json
 
-so that a signature made here means nothing anywhere else, and the other way round.
+so that a signature made here means nothing anywhere else, and the other way round. A policy, which
+lies beside its bundle, is signed alike in ``NAME.json.sig``, under a domain of its own. Signatures
+say who made a file, not that it is the newest: an older signed bundle is as good.
 
 The package `cryptography` is needed and comes with ``pip install 'ibinn[sign]'``; importing this
 module does without.
@@ -19,7 +21,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ibinn import manifest
 from ibinn.errors import BundleSignatureError
@@ -36,12 +38,20 @@ from ibinn.signing_keys import (
     write_private_key,
 )
 
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from ibinn.policy import Policy
+
 __all__ = [
     "KeyPair",
     "PublicKey",
     "generate_keypair",
+    "policy_signature",
     "read_manifest",
+    "read_policy",
     "sign_bundle",
+    "sign_policy",
     "trusted_keys",
     "verify_bundle",
     "write_private_key",
@@ -50,10 +60,11 @@ __all__ = [
 FORMAT_VERSION = 1
 ALGORITHM = "ed25519"
 DOMAIN = b"ibinn bundle signature, version 1\x00"
+POLICY_DOMAIN = b"ibinn policy signature, version 1\x00"
 _KEY_ID = re.compile(rf"[0-9a-f]{{{KEY_ID_CHARACTERS}}}")
 _MOST_BYTES = 4096
 """Far more than a signature's file takes; a larger one is not read."""
-_SIGN = "sign it with `ibinn sign BUNDLE --key FILE`"
+_SIGN = "sign it with `ibinn sign PATH --key FILE`"
 
 
 def sign_bundle(folder: Path, private_key_pem: bytes, *, passphrase: bytes | None = None) -> str:
@@ -74,17 +85,54 @@ def sign_bundle(folder: Path, private_key_pem: bytes, *, passphrase: bytes | Non
     key = private_key(private_key_pem, passphrase=passphrase)
     data = manifest.read_bytes(folder)
     manifest.verify_files(manifest.parse(data, folder), folder)
-    key_id = public_key_of(key.public_key()).key_id
-    content = {
-        "format_version": FORMAT_VERSION,
-        "algorithm": ALGORITHM,
-        "key_id": key_id,
-        "signature": base64.b64encode(key.sign(DOMAIN + data)).decode("ascii"),
-    }
-    temporary = folder / f".{SIGNATURE}.partial"
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(folder / SIGNATURE)
-    return key_id
+    return _sign(key, DOMAIN + data, folder / SIGNATURE)
+
+
+def sign_policy(policy: Path, private_key_pem: bytes, *, passphrase: bytes | None = None) -> str:
+    """Check a policy file and write ``NAME.json.sig`` beside it, in place of the one there.
+
+    Args:
+        policy: The file.
+        private_key_pem, passphrase: As for `sign_bundle`.
+
+    Returns:
+        The key's id.
+
+    Raises:
+        PolicyFormatError: It is not a policy.
+        ConfigError: The key cannot be used, or the package `cryptography` is missing.
+    """
+    from ibinn.policy import file as policy_file
+
+    key = private_key(private_key_pem, passphrase=passphrase)
+    data = policy_file.read_bytes(policy)
+    policy_file.from_bytes(data, policy)
+    return _sign(key, POLICY_DOMAIN + data, policy_signature(policy))
+
+
+def policy_signature(policy: Path) -> Path:
+    """Where the signature of a policy file lies."""
+    return policy.with_name(f"{policy.name}.sig")
+
+
+def read_policy(policy: Path, keys: Sequence[PublicKey] | None) -> Policy:
+    """The policy in a file, from the very bytes whose signature was checked.
+
+    Args:
+        policy: The file.
+        keys: Of which one must have signed it; None: it needs no signature.
+
+    Raises:
+        PolicyFormatError: As in `ibinn.policy.file.read`.
+        BundleSignatureError: There is no signature, or none of these keys over this policy.
+        ConfigError: The package `cryptography` is missing.
+    """
+    from ibinn.policy import file as policy_file
+
+    data = policy_file.read_bytes(policy)
+    if keys is not None:
+        _verify(POLICY_DOMAIN + data, policy_signature(policy), keys, signed=policy)
+    return policy_file.from_bytes(data, policy)
 
 
 def verify_bundle(folder: Path, keys: Sequence[PublicKey]) -> str:
@@ -106,7 +154,7 @@ def verify_bundle(folder: Path, keys: Sequence[PublicKey]) -> str:
         ConfigError: The package `cryptography` is missing.
     """
     data = manifest.read_bytes(folder)
-    key_id = _verify_bytes(data, folder, keys)
+    key_id = _verify(DOMAIN + data, folder / SIGNATURE, keys, signed=folder)
     manifest.verify_files(manifest.parse(data, folder), folder)
     return key_id
 
@@ -125,41 +173,53 @@ def read_manifest(folder: Path, keys: Sequence[PublicKey] | None) -> Manifest:
     """
     data = manifest.read_bytes(folder)
     if keys is not None:
-        _verify_bytes(data, folder, keys)
+        _verify(DOMAIN + data, folder / SIGNATURE, keys, signed=folder)
     return manifest.parse(data, folder)
 
 
-def _verify_bytes(data: bytes, folder: Path, keys: Sequence[PublicKey]) -> str:
-    """Check that the folder's signature is of these bytes, by one of the keys; returns its id."""
+def _sign(key: Ed25519PrivateKey, message: bytes, path: Path) -> str:
+    key_id = public_key_of(key.public_key()).key_id
+    content = {
+        "format_version": FORMAT_VERSION,
+        "algorithm": ALGORITHM,
+        "key_id": key_id,
+        "signature": base64.b64encode(key.sign(message)).decode("ascii"),
+    }
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
+    return key_id
+
+
+def _verify(message: bytes, path: Path, keys: Sequence[PublicKey], *, signed: Path) -> str:
+    """Check that the signature in a file is of these bytes, by one of the keys; returns its id."""
     need_cryptography()
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-    path = folder / SIGNATURE
-    key_id, signature = _read_signature(folder)
+    key_id, signature = _read_signature(path, signed)
     known = {key.key_id: key for key in keys}
     if key_id not in known:
         raise BundleSignatureError(
             f"{path}: signed by key {key_id}, which is not trusted; trusted are "
-            f"{', '.join(known) or 'none'}; check who made the bundle, then add that key to the "
+            f"{', '.join(known) or 'none'}; check who made {signed.name}, then add that key to the "
             f"trusted ones, or {_SIGN}"
         )
     try:
-        Ed25519PublicKey.from_public_bytes(known[key_id].raw).verify(signature, DOMAIN + data)
+        Ed25519PublicKey.from_public_bytes(known[key_id].raw).verify(signature, message)
     except InvalidSignature as error:
         raise BundleSignatureError(
-            f"{path}: the signature is not of key {key_id} over this {manifest.FILE}; one of them "
-            f"was changed after signing: copy the bundle again, or {_SIGN} after checking it"
+            f"{path}: the signature is not of key {key_id} over {signed} as it is; it was changed "
+            f"after signing: copy it again, or {_SIGN} after checking it"
         ) from error
     return key_id
 
 
-def _read_signature(folder: Path) -> tuple[str, bytes]:
-    """Key id and signature in ``manifest.sig``."""
-    path = folder / SIGNATURE
+def _read_signature(path: Path, signed: Path) -> tuple[str, bytes]:
+    """Key id and signature in a file."""
     if not path.is_file():
         raise BundleSignatureError(
-            f"{folder} bears no signature: there is no {SIGNATURE}, and only signed bundles are "
+            f"{signed} bears no signature: there is no {path.name}, and only what is signed is "
             f"trusted here; {_SIGN} (of the embedded model: a copy)"
         )
     with path.open("rb") as file:

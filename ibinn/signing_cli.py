@@ -43,16 +43,16 @@ def keygen(
 
 
 def sign(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", show_default=False)],
+    path: Annotated[Path, typer.Argument(metavar="BUNDLE|POLICY", show_default=False)],
     key: Annotated[
         Path,
         typer.Option(help="Private key, from `ibinn keygen`.", metavar="FILE", show_default=False),
     ],
     passphrase_env: PassphraseEnv = None,
 ) -> None:
-    """Sign BUNDLE after checking its files; replaces the signature that is there.
+    """Sign a bundle, or a policy's file, after checking it; replaces the signature there.
 
-    Whatever changes the bundle later, such as a new calibration, needs a new signature.
+    Whatever changes it later, such as a new calibration, needs a new signature.
     """
     with reported_errors():
         try:
@@ -61,8 +61,10 @@ def sign(
             raise ConfigError(
                 f"--key {key} cannot be read ({error.strerror}); make one with `ibinn keygen`"
             ) from error
-        key_id = signing.sign_bundle(bundle, pem, passphrase=_passphrase(passphrase_env))
-        typer.echo(f"{bundle}: signed by key {key_id}")
+        # A bundle is a folder; what is not there is told as a bundle that is missing.
+        sign_one = signing.sign_policy if path.is_file() else signing.sign_bundle
+        key_id = sign_one(path, pem, passphrase=_passphrase(passphrase_env))
+        typer.echo(f"{path}: signed by key {key_id}")
 
 
 def _passphrase(variable: str | None) -> bytes | None:

@@ -43,20 +43,39 @@ def read(path: Path) -> Policy:
         PolicyFormatError: No such file, another format version, changed since it was written, or
             a missing, unknown or malformed entry; the message names it.
     """
+    return from_bytes(read_bytes(path), path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a policy file, for `from_bytes` or to check a signature of.
+
+    Raises:
+        PolicyFormatError: They cannot be read, or are more than `MAX_BYTES`.
+    """
     try:
         if (size := path.stat().st_size) > MAX_BYTES:
             raise PolicyFormatError(
                 f"{path} has {size} bytes; the limit is {MAX_BYTES}; this is no policy file"
             )
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PolicyFormatError(
-            f"policy {path} cannot be read ({error}); expected a file that `ibinn policy fit` wrote"
-        ) from error
+        return path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def from_bytes(data: bytes, path: Path) -> Policy:
+    """The policy in the bytes of a file; see `read`. The path names it in errors."""
     try:
-        return from_json(text)
+        return from_json(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise _unreadable(path, error) from error
     except PolicyFormatError as error:
         raise PolicyFormatError(f"{path}: {error}") from error
+
+
+def _unreadable(path: Path, error: Exception) -> PolicyFormatError:
+    return PolicyFormatError(
+        f"policy {path} cannot be read ({error}); expected a file that `ibinn policy fit` wrote"
+    )
 
 
 def from_json(text: str) -> Policy:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ibinn import manifest
 from ibinn.errors import NotPossibleError, UnknownModelError
+from ibinn.signing import policy_signature
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _UNFINISHED = ".tmp"
@@ -88,7 +89,8 @@ def fingerprint(bundle: Path) -> str:
 def _files(bundle: Path) -> list[Path]:
     files = sorted(path for path in bundle.iterdir() if path.is_file())
     policy = policy_file(bundle)
-    return [*files, policy] if policy.is_file() else files
+    beside = (policy, policy_signature(policy))
+    return [*files, *(path for path in beside if path.is_file())]
 
 
 def _is_inside(models: Path, path: Path) -> bool:

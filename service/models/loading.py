@@ -8,8 +8,7 @@ from ibinn import manifest
 from ibinn.errors import ConfigError
 from ibinn.manifest import Manifest
 from ibinn.policy import Policy
-from ibinn.policy import file as policy_file
-from ibinn.signing import read_manifest, verify_bundle
+from ibinn.signing import read_manifest, read_policy, verify_bundle
 from service.access.signatures import trusted_keys_of
 from service.models import folder
 from service.models.served import Classifier
@@ -37,6 +36,8 @@ def load(settings: Settings, bundle: Path) -> Classifier:
         ConfigError: The bundle's calibration cannot give the significance asked for, or one is
             given beside a policy, which has its own.
         PolicyError: The policy cannot be used, or not with this bundle.
+        BundleSignatureError: A signature is required, and the bundle, or a policy beside it in the
+            models folder, bears none of a trusted key.
     """
     path = policy_path(settings, bundle)
     policy = None if path is None else _policy(settings, path)
@@ -76,4 +77,6 @@ def _policy(settings: Settings, path: Path) -> Policy:
             f"got alpha {settings.alpha:g} and policy {path}; a policy has its own significance, "
             "leave --alpha (IBINN_ALPHA) out"
         )
-    return policy_file.read(path)
+    # The settings' policy is the operator's own word; one of the models folder came with a bundle.
+    keys = None if path == settings.policy else trusted_keys_of(settings)
+    return read_policy(path, keys)

@@ -22,7 +22,9 @@ from ibinn.errors import (
     BundleNotFoundError,
     BundleSignatureError,
     ConfigError,
+    PolicyFormatError,
 )
+from ibinn.policy import file as policy_file
 from ibinn.signing import KeyPair, PublicKey, generate_keypair, sign_bundle, verify_bundle
 from ibinn.signing_keys import private_key
 from tests.ibinn.bundles import make_manifest, write_bundle
@@ -132,7 +134,7 @@ def test_a_signature_of_the_bare_manifest_is_refused(folder: Path) -> None:
 
 def test_a_bundle_without_a_signature_is_refused_and_told_how_to_sign(folder: Path) -> None:
     (folder / manifest.SIGNATURE).unlink()
-    with pytest.raises(BundleSignatureError, match=r"bears no signature.*ibinn sign BUNDLE --key"):
+    with pytest.raises(BundleSignatureError, match=r"bears no signature.*ibinn sign PATH --key"):
         verify_bundle(folder, keys_of(PAIR))
 
 
@@ -324,6 +326,41 @@ def test_the_signature_is_what_any_ed25519_library_checks(folder: Path) -> None:
     signature = base64.b64decode(signature_of(folder)["signature"])
     data = (folder / manifest.FILE).read_bytes()
     key.public_key().verify(signature, b"ibinn bundle signature, version 1\x00" + data)
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.policy.json"
+    policy_file.write(make_policy(), path)
+    return path
+
+
+def test_a_policy_is_signed_and_read_from_the_bytes_that_were_checked(policy: Path) -> None:
+    assert signing.read_policy(policy, None) == make_policy()
+    with pytest.raises(BundleSignatureError, match=r"no tiny\.policy\.json\.sig"):
+        signing.read_policy(policy, keys_of(PAIR))
+    assert signing.sign_policy(policy, PAIR.private_pem) == PAIR.key_id
+    assert signing.read_policy(policy, keys_of(PAIR)) == make_policy()
+    with pytest.raises(BundleSignatureError, match="is not trusted"):
+        signing.read_policy(policy, keys_of(OTHER))
+    policy_file.write(make_policy(name="laxer"), policy)
+    with pytest.raises(BundleSignatureError, match="changed after signing"):
+        signing.read_policy(policy, keys_of(PAIR))
+
+
+def test_the_signature_of_a_bundle_is_none_of_a_policy(folder: Path, policy: Path) -> None:
+    data = (folder / manifest.FILE).read_bytes()
+    policy.write_bytes(data)
+    signing.policy_signature(policy).write_bytes((folder / manifest.SIGNATURE).read_bytes())
+    with pytest.raises(BundleSignatureError, match="changed after signing"):
+        signing.read_policy(policy, keys_of(PAIR))
+
+
+def test_what_is_no_policy_is_not_signed(policy: Path) -> None:
+    policy.write_text("{}", encoding="utf-8")
+    with pytest.raises(PolicyFormatError):
+        signing.sign_policy(policy, PAIR.private_pem)
+    assert not signing.policy_signature(policy).exists()
 
 
 def test_bundles_without_signatures_do_without_the_package() -> None:

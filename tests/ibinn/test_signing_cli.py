@@ -9,7 +9,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from ibinn import cli, manifest
+from ibinn.policy import file as policy_file
+from ibinn.signing import read_policy, trusted_keys
 from tests.ibinn.bundles import make_manifest
+from tests.ibinn.policies import make_policy
 
 PHRASE = {"PHRASE": "open sesame"}
 
@@ -98,3 +101,13 @@ def test_what_cannot_be_signed_is_told(key: Path, bundle: Path, tmp_path: Path) 
     wrong = run("verify", bundle, "--public-key", key)
     assert wrong.exit_code == 2
     assert "holds a private key" in wrong.stderr
+
+
+def test_a_policy_is_signed_like_a_bundle(key: Path, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.json"
+    policy_file.write(make_policy(), policy)
+    signed = run("sign", policy, "--key", key)
+    assert signed.exit_code == 0
+    keys = trusted_keys(key.with_name("release.pub.pem"))
+    assert read_policy(policy, keys) == make_policy()
+    assert signed.stdout.split()[-1] == keys[0].key_id
