@@ -1,7 +1,8 @@
 """The command `ibinn`: classify and explain images, describe and verify models.
 
 Exit codes: 0 an answer was given, whatever the verdict; 1 some image failed, the others were
-answered; 2 the usage, the bundle or the connection is wrong.
+answered, or a server refused what an operator told it; 2 the usage, the bundle or the connection is
+wrong; 130 interrupted.
 
 Importing this module imports neither torch nor generated protobuf code: a classifier is loaded
 only when a command needs one, a client only with ``--server``.
@@ -16,19 +17,17 @@ from typing import Annotated
 import typer
 
 from ibinn import __version__, signing
+from ibinn.admin_cli import app as admin_app
+from ibinn.classify_command import classify
 from ibinn.errors import ConfigError
 from ibinn.group_command import judge_group
 from ibinn.json_lines import json_line
 from ibinn.load_command import load_test
 from ibinn.policy.cli import app as policy_app
-from ibinn.rendering import (
-    explanation_block,
-    model_block,
-    prediction_block,
-    predictions_table,
-)
+from ibinn.rendering import explanation_block, model_block
+from ibinn.server_options import ServerOptions, with_server
 from ibinn.signing_cli import keygen, sign
-from ibinn.sources import IMAGE_ERRORS, Failure, open_source
+from ibinn.sources import IMAGE_ERRORS, open_source
 from ibinn.terminal import complain as _complain
 from ibinn.terminal import console as _console
 from ibinn.terminal import reported_errors as _reported_errors
@@ -37,7 +36,6 @@ from ibinn.types import (
     ExplainOptions,
     Explanation,
     HeatmapSize,
-    Prediction,
 )
 
 app = typer.Typer(
@@ -47,13 +45,10 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(classify)
 app.add_typer(policy_app, name="policy")
+app.add_typer(admin_app, name="admin")
 
-Server = Annotated[
-    str | None,
-    typer.Option(help="Ask the server at this address instead of loading a bundle.",
-                 metavar="HOST:PORT", show_default=False),
-]  # fmt: skip
 Bundle = Annotated[
     Path | None,
     typer.Option(help="Load this bundle instead of the embedded one.", metavar="DIR",
@@ -86,46 +81,10 @@ def root(
 
 
 @app.command()
-def classify(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", show_default=False)],
-    server: Server = None,
-    bundle: Bundle = None,
-    policy: PolicyFile = None,
-    as_json: AsJson = False,
-    alpha: Annotated[
-        float | None,
-        typer.Option(help="Significance of the verdict, instead of the bundle's.",
-                     show_default=False),
-    ] = None,
-) -> None:  # fmt: skip
-    """Answer each IMAGE with its class, a verdict and the reason, and a decision under a policy."""
-    console = _console()
-    answers: list[tuple[str, Prediction]] = []
-    failed = 0
-    with _reported_errors():
-        try:
-            with open_source(server=server, bundle=bundle, alpha=alpha, policy=policy) as source:
-                for path, answer in zip(images, source.classify(images), strict=True):
-                    if isinstance(answer, Failure):
-                        failed += 1
-                        _complain(answer.error, image=path)
-                    elif as_json:
-                        typer.echo(json_line(answer, image=str(path)))
-                    else:
-                        answers.append((str(path), answer))
-        finally:
-            # Also when the connection broke on the way: what was answered is shown.
-            if len(answers) == 1 and len(images) == 1:
-                console.print(prediction_block(*answers[0]))
-            elif answers:
-                console.print(predictions_table(answers))
-    if failed:
-        raise typer.Exit(1)
-
-
-@app.command()
+@with_server
 def explain(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", show_default=False)],
+    asked: ServerOptions,
     out: Annotated[
         Path | None,
         typer.Option(help="Where to write the picture.", metavar="PNG", show_default=False),
@@ -150,7 +109,6 @@ def explain(
         typer.Option(help="Cells of the heatmaps in JSON: those of the last feature map, or the "
                      "pixels of the network's input."),
     ] = HeatmapSize.GRID,
-    server: Server = None,
     bundle: Bundle = None,
     policy: PolicyFile = None,
     as_json: AsJson = False,
@@ -162,7 +120,7 @@ def explain(
         if contrast is not None or versus is not None:
             pair = ContrastChoice(class_name=contrast, versus=versus)
         options = ExplainOptions(classes=tuple(classes or ()), contrast=pair, heatmap_size=size)
-        with open_source(server=server, bundle=bundle, policy=policy) as source:
+        with open_source(asked, bundle=bundle, policy=policy) as source:
             try:
                 explanation = source.explain(image, options)
             except IMAGE_ERRORS as error:
@@ -199,14 +157,15 @@ def _draw(image: Path, explanation: Explanation, out: Path) -> None:
 
 
 @app.command()
+@with_server
 def model(
-    server: Server = None,
+    asked: ServerOptions,
     bundle: Bundle = None,
     policy: PolicyFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Describe the model: classes, limits, calibration, policy, and what it is worth."""
-    with _reported_errors(), open_source(server=server, bundle=bundle, policy=policy) as source:
+    with _reported_errors(), open_source(asked, bundle=bundle, policy=policy) as source:
         info = source.model()
         if as_json:
             typer.echo(json_line(info))

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from ibinn import sources
 from ibinn.errors import ConfigError, DataError, ImageError, NotCalibratedError
+from ibinn.folder import SUFFIXES
 from ibinn.json_lines import json_line
 from ibinn.rendering import printable
 from ibinn.terminal import complain, console, reported_errors
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from ibinn.trusted import TrustedClassifier
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per folder.")]
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
 _BATCH = 64
 
 

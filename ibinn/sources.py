@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from ibinn.errors import (
     OverloadedError,
 )
 from ibinn.explain import options as choices
+from ibinn.server_options import ServerOptions
 from ibinn.types import ExplainOptions, Explanation, ModelInfo, Prediction
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from ibinn.trusted import TrustedClassifier
 
 _BATCH = 32
-_REQUESTS_AT_A_TIME = 8
 # What concerns one image only; every other error would meet the next image as well.
 IMAGE_ERRORS = (
     ImageError,
@@ -97,9 +96,17 @@ class RemoteSource:
     client: Client
 
     def classify(self, paths: Sequence[Path]) -> Iterator[Prediction | Failure]:
-        # Several at a time, because a server computes together what waits together.
-        with ThreadPoolExecutor(_REQUESTS_AT_A_TIME) as pool:
-            yield from pool.map(self._classify, paths)
+        if len(paths) == 1:
+            yield self._classify(paths[0])
+            return
+        for result in self.client.classify_many(paths):
+            match result:
+                case Prediction():
+                    yield result
+                case error if isinstance(error, IMAGE_ERRORS):
+                    yield Failure(error=error)
+                case error:
+                    raise error
 
     def _classify(self, path: Path) -> Prediction | Failure:
         try:
@@ -121,8 +128,8 @@ class RemoteSource:
 
 @contextmanager
 def open_source(
+    asked: ServerOptions,
     *,
-    server: str | None,
     bundle: Path | None,
     alpha: float | None = None,
     policy: Path | None = None,
@@ -135,7 +142,7 @@ def open_source(
         PolicyError: The policy cannot be used, or not with this bundle.
         RemoteError: The server cannot be reached.
     """
-    if server is not None:
+    if asked.server is not None:
         if bundle is not None:
             raise ConfigError("got --server and --bundle; a server has its own bundle, give one")
         if alpha is not None:
@@ -146,11 +153,10 @@ def open_source(
             raise ConfigError(
                 "got --server and --policy; a server keeps its own policy, leave --policy out"
             )
-        from ibinn.client import Client
-
-        with Client(server) as client:
+        with asked.client() as client:
             yield RemoteSource(client=client)
         return
+    asked.refuse("name the server, or leave it out")
     if alpha is not None and policy is not None:
         raise ConfigError(
             "got --alpha and --policy; a policy has its own significance, leave --alpha out"

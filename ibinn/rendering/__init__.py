@@ -7,15 +7,18 @@ that a console without colour shows the same words.
 from ibinn.rendering.answers import prediction_block, predictions_table
 from ibinn.rendering.explanations import explanation_block
 from ibinn.rendering.models import model_block
+from ibinn.rendering.servers import candidate_block, state_block
 from ibinn.rendering.words import ACTION_STYLES, VERDICT_STYLES, bar, printable
 
 __all__ = [
     "ACTION_STYLES",
     "VERDICT_STYLES",
     "bar",
+    "candidate_block",
     "explanation_block",
     "model_block",
     "prediction_block",
     "predictions_table",
     "printable",
+    "state_block",
 ]
