@@ -26,6 +26,7 @@ from google.protobuf.message import DecodeError, Message
 from ibinn.errors import RequestError
 from service import logs, rules, traces
 from service.access import Access, tls
+from service.access.gate import Gate
 from service.call import Call, Route
 from service.monitoring import Monitor
 from service.status import Failure, failure
@@ -65,20 +66,16 @@ class Border:
 
     def handler(self, service_name: str, routes: Sequence[Route]) -> grpc.GenericRpcHandler:
         """What gRPC asks for the methods of one service."""
-        handlers = {}
+        # Bytes come in and go out: a message that cannot be parsed is the caller's fault and gets a
+        # status like any other, which gRPC's own deserializing would not give it.
+        unary, streams = {}, {}
         for route in routes:
-            # Bytes come in and go out: a message that cannot be parsed is the caller's fault and
-            # gets a status like any other, which gRPC's own deserializing would not give it.
             path = f"{service_name}/{route.method}"
             if route.stream is not None:
-                handlers[route.method] = grpc.stream_stream_rpc_method_handler(
-                    self._guarded_stream(route, path)
-                )
+                streams[route.method] = self._guarded_stream(route, path)
             else:
-                handlers[route.method] = grpc.unary_unary_rpc_method_handler(
-                    self._guarded_unary(route, path)
-                )
-        return grpc.method_handlers_generic_handler(service_name, handlers)
+                unary[route.method] = self._guarded_unary(route, path)
+        return Gate(access=self.access, service_name=service_name, unary=unary, streams=streams)
 
     def _guarded_unary(self, route: Route, path: str) -> Callable[..., Any]:
         handle = route.unary

@@ -99,11 +99,7 @@ class Access:
         """
         if self._file is None:
             return self._anonymous(certificate_names[0] if certificate_names else host_of(peer))
-        grants = self._file.current()
-        if grants is not self._grants:
-            self._grants = grants
-            self._known.clear()
-            self._callers.clear()
+        grants = self._current(self._file)
         token = _bearer(metadata)
         if token is not None:
             grant = self._of_token(grants, token)
@@ -120,6 +116,23 @@ class Access:
         if caller is None:
             caller = self._callers[grant.name] = self._caller(grant)
         return caller
+
+    def may_enter(self, metadata: Iterable[tuple[str, str | bytes]]) -> bool:
+        """Whether a call's message is worth reading: False where `identify` will refuse anyway.
+
+        Args:
+            metadata: The call's metadata; it is all that is known so early.
+        """
+        if self._file is None:
+            return True
+        grants = self._current(self._file)
+        try:
+            token = _bearer(metadata)
+        except UnauthenticatedError:
+            return False
+        if token is None:
+            return bool(grants.certificates)  # Who it is, its certificate says later.
+        return self._of_token(grants, token) is not None
 
     def require(self, caller: Caller, role: Role) -> None:
         """Checks that a caller has a role.
@@ -150,6 +163,15 @@ class Access:
         """
         if caller.rate is not None:
             self._shares.take(caller.name, images, rate=caller.rate, burst=caller.burst)
+
+    def _current(self, file: GrantsFile) -> Grants:
+        """The grants in force; what was remembered of others is forgotten."""
+        grants = file.current()
+        if grants is not self._grants:
+            self._grants = grants
+            self._known.clear()
+            self._callers.clear()
+        return grants
 
     def _of_token(self, grants: Grants, token: str) -> Grant | None:
         # Remembered by hash, so that no token outlives its call in memory. A look-up by hash

@@ -184,6 +184,33 @@ async def test_without_a_known_token_nothing_is_answered(made: Certificates, tok
                     await streamed(client)
 
 
+async def test_what_a_caller_without_a_token_sends_is_not_even_read(
+    made: Certificates, tokens: Path
+) -> None:
+    token = new_token(tokens, "line-3", "classify")
+    limits = settings()
+    too_much = bytes(2 * limits.max_message_bytes)
+    async with (
+        serving(**tls_settings(made, tokens=tokens)) as target,
+        grpc.aio.secure_channel(
+            target, grpc.ssl_channel_credentials(made.ca.read_bytes())
+        ) as channel,
+    ):
+        classify = channel.unary_unary("/ibinn.v1.ClassificationService/Classify")
+        codes = []
+        for sent in (token, "ibinn_guessed", ""):
+            metadata = (("authorization", f"Bearer {sent}"),) if sent else ()
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await classify(too_much, metadata=metadata, timeout=PATIENCE_S)
+            codes.append(caught.value.code())
+    # gRPC tells of the size of what it begins to read.
+    assert codes == [
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.UNAUTHENTICATED,
+    ]
+
+
 async def test_a_token_does_what_its_roles_say_and_no_more(
     made: Certificates, tokens: Path
 ) -> None:

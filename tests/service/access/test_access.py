@@ -281,3 +281,24 @@ def test_a_broken_file_is_refused_at_the_start(path: Path) -> None:
     path.write_text("[[token]]", encoding="utf-8")
     with pytest.raises(ConfigError, match="token number 1: name is missing"):
         make(path)
+
+
+# --------------------------------------------------------------------- before a message is read
+
+
+def test_without_tokens_everyone_may_enter() -> None:
+    access, _ = make(None)
+    assert access.may_enter(())
+    assert access.may_enter(bearer("ibinn_x"))
+
+
+def test_a_known_token_or_the_chance_of_a_certificate_may_enter(path: Path) -> None:
+    access, clock = make(path)
+    assert access.may_enter(bearer(USER))
+    assert access.may_enter(())
+    for refused in (bearer("ibinn_x"), (("authorization", "Basic x"),), bearer(USER) * 2):
+        assert not access.may_enter(refused)
+    path.write_text(FILE.partition("[[certificate]]")[0])
+    clock.now += 1
+    assert not access.may_enter(())
+    assert access.may_enter(bearer(USER))
