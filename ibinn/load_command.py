@@ -6,6 +6,7 @@ Importing this module imports no gRPC: the generator is loaded when the command 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import enum
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,13 +17,14 @@ from rich.console import Console
 from rich.status import Status
 
 from ibinn.errors import ConfigError, DataError
+from ibinn.folder import images_in
 from ibinn.json_lines import json_line
+from ibinn.server_options import ServerOptions, with_server
 from ibinn.terminal import console, reported_errors
 
 if TYPE_CHECKING:
     from ibinn.load_test import Concurrency, Plan, Progress, Rate, Work
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
 MOST_IMAGES = 256
 DEFAULT_RATE = 100.0
 
@@ -32,7 +34,6 @@ Poisson = Annotated[
     typer.Option("--poisson", help="Send at random times, as from many callers, instead of at "
                  "equal distances."),
 ]  # fmt: skip
-Tls = Annotated[bool, typer.Option("--tls", help="Speak TLS, trusting the usual authorities.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
@@ -44,8 +45,9 @@ class Method(enum.StrEnum):
     STREAM = "stream"
 
 
-def load_test(
+def _load_test(
     target: Annotated[str, typer.Argument(metavar="HOST:PORT", show_default=False)],
+    asked: ServerOptions,
     *,
     rate: Annotated[
         float | None,
@@ -80,36 +82,6 @@ def load_test(
     images_per_message: Annotated[
         int, typer.Option(help="Images in one message of a stream, up to 64.")
     ] = 8,
-    model: Annotated[
-        str,
-        typer.Option(help="First digits of the weights digest of the model that must answer.",
-                     metavar="DIGEST", show_default=False),
-    ] = "",
-    tls: Tls = False,
-    ca: Annotated[
-        Path | None,
-        typer.Option(help="Authorities (PEM) to trust instead; implies TLS.", metavar="FILE",
-                     show_default=False),
-    ] = None,
-    certificate: Annotated[
-        Path | None,
-        typer.Option(help="Own certificate (PEM), where the server asks for one.",
-                     metavar="FILE", show_default=False),
-    ] = None,
-    key: Annotated[
-        Path | None,
-        typer.Option(help="Its private key (PEM).", metavar="FILE", show_default=False),
-    ] = None,
-    server_name: Annotated[
-        str,
-        typer.Option(help="Name that the server's certificate has, if not the address's.",
-                     metavar="NAME", show_default=False),
-    ] = "",
-    token: Annotated[
-        str,
-        typer.Option(help="Token to send; better in the environment than on the command line.",
-                     envvar="IBINN_TOKEN", show_default=False),
-    ] = "",
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Send load to the server at HOST:PORT, and tell how it answered.
@@ -118,27 +90,17 @@ def load_test(
     The exit code is 1 if no image was answered.
     """
     with reported_errors():
-        from ibinn.client.channels import ClientTls, Connection
         from ibinn.load_test import Plan, run
         from ibinn.load_test.rendering import report_block
 
-        connection = Connection(
-            target=target,
-            tls=ClientTls.from_files(
-                root_certificates=ca, certificate=certificate, key=key, server_name=server_name
-            )
-            if tls or ca or certificate
-            else None,
-            token=token,
-        )
         plan = Plan(
-            target=connection,
+            target=dataclasses.replace(asked, server=target).connection(),
             work=_work(
                 method,
                 _images(images or ()),
                 images_per_message=images_per_message,
                 deadline_s=deadline_s,
-                model=model,
+                model=asked.model or "",
             ),
             load=_load(rate, concurrency, poisson=poisson, seed=seed),
             duration_s=duration_s,
@@ -154,6 +116,10 @@ def load_test(
             console().print(report_block(report))
         if report.answered == 0:
             raise typer.Exit(1)
+
+
+# The server is the command's argument, and the time for a call its --deadline.
+load_test = with_server(_load_test, without=frozenset({"server", "timeout"}))
 
 
 def _load(
@@ -195,26 +161,13 @@ def _images(paths: Sequence[Path]) -> list[bytes]:
         from ibinn.samples import thumbnails
 
         return [sample.data for sample in thumbnails()]
-    files = [file for path in paths for file in _files(path)][:MOST_IMAGES]
     try:
-        return [file.read_bytes() for file in files]
+        return [file.read_bytes() for file in images_in(paths)[:MOST_IMAGES]]
     except OSError as error:
         raise DataError(
             f"cannot read {error.filename}: {error.strerror}; give --images the path of an image "
             "or of a folder of images"
         ) from error
-
-
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-    if not found:
-        raise DataError(
-            f"folder {path} holds no file with the suffix of an image "
-            f"({', '.join(sorted(SUFFIXES))}); give a folder of images"
-        )
-    return found
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from ibinn.errors import ConfigError
 
 if TYPE_CHECKING:
     from ibinn.client import AdminClient, Client, ClientTls
+    from ibinn.client.channels import Connection
 
 TOKEN_VARIABLE = "IBINN_TOKEN"
 _PARAMETER = "asked"
@@ -99,6 +100,17 @@ class ServerOptions:
             raise ConfigError("got --model; a server is administered as a whole, leave it out")
         return AdminClient(self._target(), **self._connection())
 
+    def connection(self) -> Connection:
+        """The connection alone that the options ask for."""
+        from ibinn.client.channels import Connection
+
+        return Connection(
+            target=self._target(),
+            tls=self._tls(),
+            token=self._token(),
+            allow_plaintext_token=self.allow_plaintext_token,
+        )
+
     def _target(self) -> str:
         if self.server is None:
             raise ConfigError("--server is missing; give the server's address: --server HOST:PORT")
@@ -141,10 +153,18 @@ class ServerOptions:
         return token
 
 
-def with_server(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options of `ServerOptions`, which it gets together as `asked`."""
+def with_server(
+    command: Callable[..., None], *, without: frozenset[str] = frozenset()
+) -> Callable[..., None]:
+    """Gives a command the options of `ServerOptions`, which it gets together as `asked`.
+
+    Args:
+        command: What is run.
+        without: Names of options to leave out, which the command says in its own way.
+    """
     own = inspect.signature(command, eval_str=True)
-    options = inspect.signature(ServerOptions, eval_str=True).parameters
+    every = inspect.signature(ServerOptions, eval_str=True).parameters
+    options = {name: option for name, option in every.items() if name not in without}
     parameters = [
         *(parameter for parameter in own.parameters.values() if parameter.name != _PARAMETER),
         *options.values(),

@@ -53,7 +53,7 @@ async def test_a_server_that_answers_nothing_makes_exit_code_1() -> None:
         (["--rate", "0"], "rate is 0"),
         (["--rate", "5", "--concurrency", "1"], "leave one of them out"),
         (["--images", "/nowhere/x.png"], "cannot read /nowhere/x.png"),
-        (["--certificate", __file__], "without its key"),
+        (["--tls-cert", __file__], "without its key"),
         (["--method", "stream", "--images-per-message", "0"], "expected 1 to 64"),
     ],
 )
@@ -66,7 +66,7 @@ async def test_wrong_usage_is_told_without_a_traceback(arguments: list[str], mes
 async def test_a_folder_without_images_is_told(tmp_path: Path) -> None:
     result = await load_test("127.0.0.1:1", "--images", str(tmp_path))
     assert result.exit_code == 2
-    assert "holds no file with the suffix of an image" in result.stderr
+    assert "holds no images" in result.stderr
 
 
 async def test_no_server_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
