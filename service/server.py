@@ -22,7 +22,7 @@ from ibinn.types import ModelInfo
 from service import admin
 from service.access import Access, tls
 from service.border import Border
-from service.decoding.decoders import decoders_of
+from service.decoding.decoders import Decoders, decoders_of
 from service.models import loading
 from service.models.manager import ModelManager
 from service.models.registry import Models
@@ -72,6 +72,7 @@ class Server:
     Args:
         settings: What can be set.
         load: Loads a bundle; None: as the settings say.
+        decoders: Decode images; None: as the settings say.
         reuse_port: Whether other processes may listen on the same port, and metrics are served
             by who started them.
 
@@ -84,13 +85,14 @@ class Server:
         settings: Settings,
         *,
         load: Callable[[Path], Classifier] | None = None,
+        decoders: Decoders | None = None,
         reuse_port: bool = False,
     ) -> None:
         self._settings = settings
         self._reuse_port = reuse_port
         self.monitor = Monitor(enabled=settings.metrics)
         self._models = Models()
-        self._decoders = decoders_of(settings, self.monitor)
+        self._decoders = decoders or decoders_of(settings, self.monitor)
         self.predictor = Predictor(
             settings, models=self._models, decoders=self._decoders, monitor=self.monitor
         )
@@ -237,13 +239,30 @@ async def serve(
         loop.add_signal_handler(number, stopping.set)
     stop = asyncio.create_task(stopping.wait())
     try:
-        addresses = await server.start()
-        loading = asyncio.create_task(server.load(lambda: load(bundle)))
-        await asyncio.wait((loading, stop), return_when=asyncio.FIRST_COMPLETED)
-        if loading.done():
-            on_ready(addresses, loading.result())
+        # A lone server says early that it lives. One of several must not listen before it can
+        # answer: it would get its share of the calls, which the others could have answered.
+        steps = _loaded_and_started if reuse_port else _started_and_loaded
+        starting = asyncio.create_task(steps(server, lambda: load(bundle)))
+        await asyncio.wait((starting, stop), return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            on_ready(*starting.result())
             await stop
+        starting.cancel()
         _log.info("stopping: finishing the requests in flight")
     finally:
         stop.cancel()
         await server.stop()
+
+
+async def _started_and_loaded(
+    server: Server, load: Callable[[], Classifier]
+) -> tuple[Addresses, ModelInfo]:
+    addresses = await server.start()
+    return addresses, await server.load(load)
+
+
+async def _loaded_and_started(
+    server: Server, load: Callable[[], Classifier]
+) -> tuple[Addresses, ModelInfo]:
+    info = await server.load(load)
+    return await server.start(), info

@@ -79,10 +79,9 @@ class Sum(Collector):
         }
         self._counted = MultiProcessCollector(None, path=str(folder))
         self.registry = CollectorRegistry()
-        self._workers = Gauge(
-            "ibinn_workers", "Worker processes that are alive.", registry=self.registry
-        )
-        self._workers.set_function(lambda: len(self._processes) - 1)
+        self._serving: set[int] = set()
+        workers = Gauge("ibinn_workers", "Worker processes that serve.", registry=self.registry)
+        workers.set_function(lambda: len(self._serving))
         self._restarts = Counter(
             "ibinn_worker_restarts",
             "Workers that died and were replaced.",
@@ -97,11 +96,16 @@ class Sum(Collector):
             str(place): ProcessCollector(pid=lambda: pid, registry=None),
         }
 
+    def serves(self, place: int) -> None:
+        """The worker of a place has its model and listens from now on."""
+        self._serving.add(place)
+
     def ended(self, place: int) -> None:
         """The worker of a place is gone; what it counted stays, its gauges go."""
         self._processes = {
             name: found for name, found in self._processes.items() if name != str(place)
         }
+        self._serving.discard(place)
         mark_process_dead(place, path=str(self._folder))
 
     def restarted(self) -> None:

@@ -58,7 +58,7 @@ def test_wrong_setting_is_one_line_and_exit_code_2() -> None:
 def test_bundle_that_cannot_be_loaded_is_one_line_and_exit_code_2(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def load_bundle(settings: Settings) -> StubClassifier:
+    def load_bundle(settings: Settings, path: Path) -> StubClassifier:
         raise BundleNotFoundError(f"no bundle at {settings.bundle}")
 
     monkeypatch.setattr(cli, "load_bundle", load_bundle)
@@ -87,7 +87,7 @@ def test_check_says_what_would_be_served_and_does_not_serve(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cli, "run", lambda settings: pytest.fail("it started"))
-    monkeypatch.setattr(cli, "load_bundle", lambda settings: StubClassifier())
+    monkeypatch.setattr(cli, "load_bundle", lambda settings, path=None: StubClassifier())
     result = invoke("--check", "--port", "0", "--no-metrics", "--workers", "2")
     assert result.exit_code == 0, result.output
     first, *lines = result.stdout.splitlines()
@@ -99,7 +99,7 @@ def test_check_says_what_would_be_served_and_does_not_serve(
 
 
 def test_check_tells_a_model_that_cannot_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "load_bundle", lambda settings: StubClassifier())
+    monkeypatch.setattr(cli, "load_bundle", lambda settings, path=None: StubClassifier())
     monkeypatch.setattr(cli.checks, "problems", lambda settings: [])
     monkeypatch.setattr("service.trial._SIDE_PX", 5000)
     result = invoke("--check")
@@ -137,7 +137,7 @@ def test_ready_line_states_the_real_ports_and_the_model(monkeypatch: pytest.Monk
         echo(text)
         signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(cli, "load_bundle", lambda settings: StubClassifier())
+    monkeypatch.setattr(cli, "load_bundle", lambda settings, path=None: StubClassifier())
     monkeypatch.setattr(cli.typer, "echo", echo_and_stop)
     result = invoke("--port", "0", "--metrics-port", "0")
     assert result.exit_code == 0, result.output

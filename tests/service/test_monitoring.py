@@ -196,6 +196,7 @@ async def test_workers_add_up_and_a_killed_one_takes_only_its_gauges_along(
     for place, process in enumerate((one, other)):
         assert process.stdout.readline() == "counted\n"
         total.started(place, process.pid)
+        total.serves(place)
 
     def read(name: str, **labels: str) -> float | None:
         return total.registry.get_sample_value(name, labels)
