@@ -32,13 +32,29 @@ from ibinn.errors import (
     UnavailableError,
 )
 from ibinn.samples import all_samples
+from ibinn.v1 import admin_service_pb2, classification_service_pb2
 from service.access.cli import app as token_app
+from service.call import Role
 from service.server import Server
 from tests.service.certificates import Authority, Certificates, Pair, certificates
 from tests.service.running import PATIENCE_S, settings
 from tests.service.stub import StubClassifier, png
 
 READY_WITHIN_S = 120.0
+REFUSED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+NEEDED = {
+    f"/{service}/{method}": role
+    for service, role, methods in (
+        ("ibinn.v1.ClassificationService", Role.CLASSIFY, "Classify ClassifyStream GetModel"),
+        ("ibinn.v1.ClassificationService", Role.EXPLAIN, "Explain"),
+        ("ibinn.v1.AdminService", Role.ADMIN, "Reload Rollback SetShadow SetMode GetStatus"),
+        ("inference.GRPCInferenceService", Role.CLASSIFY, "ModelInfer"),
+        ("inference.GRPCInferenceService", None, "ServerLive ServerReady ModelReady"),
+        ("inference.GRPCInferenceService", None, "ServerMetadata ModelMetadata"),
+    )
+    for method in methods.split()
+}
+"""Role by method; None: any, of a caller that is known."""
 
 
 @pytest.fixture
@@ -94,6 +110,20 @@ async def asked(target: str, **how: Any) -> None:
     """An image is answered over a connection of its own."""
     async with asking(target, **how) as client:
         await client.classify(png())
+
+
+async def code_of(
+    channel: grpc.aio.Channel, method: str, *, token: str | None = None
+) -> grpc.StatusCode:
+    """The status of a call with an empty message."""
+    metadata = () if token is None else (("authorization", f"Bearer {token}"),)
+    if method.endswith("Stream"):
+        call = channel.stream_stream(method)(iter([b""]), metadata=metadata, timeout=PATIENCE_S)
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            async for _ in call:
+                pass
+        return await call.code()
+    return await channel.unary_unary(method)(b"", metadata=metadata, timeout=PATIENCE_S).code()
 
 
 async def streamed(client: AsyncClient) -> None:
@@ -226,6 +256,39 @@ async def test_a_token_does_what_its_roles_say_and_no_more(
             await client.explain(png())
             with pytest.raises(NotAllowedError, match="needs the role classify"):
                 await client.classify(png())
+
+
+async def test_every_method_asks_for_its_role(made: Certificates, tokens: Path) -> None:
+    held = {role: new_token(tokens, role, role) for role in Role}
+    services = [
+        classification_service_pb2.DESCRIPTOR.services_by_name["ClassificationService"],
+        admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"],
+    ]
+    methods = {f"/{each.full_name}/{method.name}" for each in services for method in each.methods}
+    assert methods | set(NEEDED) == set(NEEDED)
+    async with (
+        serving(**tls_settings(made, tokens=tokens)) as target,
+        grpc.aio.secure_channel(
+            target, grpc.ssl_channel_credentials(made.ca.read_bytes())
+        ) as channel,
+    ):
+        for method, needed in NEEDED.items():
+            assert await code_of(channel, method) is grpc.StatusCode.UNAUTHENTICATED
+            for role, token in held.items():
+                code = await code_of(channel, method, token=token)
+                if needed in (None, role):
+                    assert code not in REFUSED, (method, role)
+                else:
+                    assert code is grpc.StatusCode.PERMISSION_DENIED, (method, role)
+
+
+async def test_without_tokens_nobody_administers() -> None:
+    async with serving() as target, grpc.aio.insecure_channel(target) as channel:
+        for method, needed in NEEDED.items():
+            code = await code_of(channel, method)
+            assert (code in REFUSED) is (needed is Role.ADMIN), method
+            if needed is Role.ADMIN:
+                assert code is grpc.StatusCode.PERMISSION_DENIED
 
 
 async def test_a_certificate_has_the_roles_of_its_entry(made: Certificates, tokens: Path) -> None:
