@@ -66,6 +66,7 @@ class Attempt:
     method: str
     request: Any
     metadata: dict[str, str]
+    peer: str
     at: float
     left_s: float | None
 
@@ -153,7 +154,7 @@ _UNARY: dict[str, tuple[type[Any], Callable[[Any], Message]]] = {
 }
 
 
-class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
+class Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
     def __init__(self, fake: Fake) -> None:
         self._fake = fake
 
@@ -208,6 +209,7 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
                 method=method,
                 request=request,
                 metadata={str(key): value for key, value in context.invocation_metadata()},
+                peer=context.peer(),
                 at=asyncio.get_running_loop().time(),
                 left_s=left,
             )
@@ -229,7 +231,7 @@ async def serving(
     """
     fake = fake or Fake()
     server = grpc.aio.server(options=[(f"grpc.{key}", value) for key, value in options.items()])
-    server.add_generic_rpc_handlers((_Handler(fake),))
+    server.add_generic_rpc_handlers((Handler(fake),))
     address = f"127.0.0.1:{port}"
     found = (
         server.add_insecure_port(address)
