@@ -189,7 +189,12 @@ def _expired(certificate: x509.Certificate, now: datetime) -> bool:
 
 
 def _public_bytes(certificate: x509.Certificate) -> bytes:
-    return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    """The certificate's public key; empty if it is of a kind that no private key here can be of."""
+    try:
+        key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return b""
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _subject(certificate: x509.Certificate) -> str:
