@@ -24,8 +24,10 @@ DISTRIBUTIONS = {
     "grpc_health": "grpcio-health-checking",
     "grpc_reflection": "grpcio-reflection",
     "grpc_status": "grpcio-status",
+    "opentelemetry": "opentelemetry-sdk",
     "prometheus_client": "prometheus-client",
     "pydantic_settings": "pydantic-settings",
+    "pythonjsonlogger": "python-json-logger",
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
 }
@@ -59,7 +61,11 @@ def third_party_imports(package: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("package", "extras"),
-    [("ibinn", ("demo", "sign", "tables")), ("service", ("serve",)), ("training", ("train", "elpv", "demo"))],
+    [
+        ("ibinn", ("demo", "sign", "tables")),
+        ("service", ("serve", "otel")),
+        ("training", ("train", "elpv", "demo")),
+    ],
 )
 def test_every_third_party_import_is_declared(package: str, extras: tuple[str, ...]) -> None:
     assert third_party_imports(package) - declared(*extras) == set()
