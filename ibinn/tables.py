@@ -223,7 +223,7 @@ class _Csv(_Lines):
 
 def _csv_line(values: tuple[Any, ...]) -> str:
     line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(values)
+    csv.writer(line).writerow(values)
     return line.getvalue()
 
 
