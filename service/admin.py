@@ -73,5 +73,5 @@ def admin_routes(manager: ModelManager) -> list[Route]:
 
 def describe(models: Models, response: classification_service_pb2.GetModelResponse) -> None:
     """Adds to GetModel's answer which models can be asked, and the mode."""
-    response.served.extend(served_model(served, role) for served, role in models.served())
+    response.served.extend(map(served_model, models.listed()))
     response.mode = mode_of(abstain_all=models.mode.abstain_all)

@@ -1,30 +1,30 @@
-"""From what operators ask, and what a server holds and does, to messages."""
+"""From what a server holds and does to messages."""
 
 from __future__ import annotations
 
+from ibinn import serving
 from ibinn.v1 import admin_service_pb2 as admin
 from ibinn.v1 import model_pb2 as model
 from service.converters.names import versions
-from service.models.acceptance import AcceptanceFigure
-from service.models.candidates import Candidate
-from service.models.registry import ServedRole
-from service.models.report import ServerState, ShadowState
-from service.models.served import Served
 
 _ROLES = {
-    ServedRole.DEFAULT: model.MODEL_ROLE_DEFAULT,
-    ServedRole.PREVIOUS: model.MODEL_ROLE_PREVIOUS,
-    ServedRole.SHADOW: model.MODEL_ROLE_SHADOW,
-    ServedRole.PINNED: model.MODEL_ROLE_PINNED,
+    serving.ModelRole.DEFAULT: model.MODEL_ROLE_DEFAULT,
+    serving.ModelRole.PREVIOUS: model.MODEL_ROLE_PREVIOUS,
+    serving.ModelRole.SHADOW: model.MODEL_ROLE_SHADOW,
+    serving.ModelRole.PINNED: model.MODEL_ROLE_PINNED,
+}
+_MODES = {
+    serving.Mode.NORMAL: model.MODE_NORMAL,
+    serving.Mode.ABSTAIN_ALL: model.MODE_ABSTAIN_ALL,
 }
 
 
-def server_state(state: ServerState) -> admin.ServerState:
+def server_state(state: serving.ServerState) -> admin.ServerState:
     """What the server holds and does."""
     return admin.ServerState(
-        served=[served_model(served, role) for served, role in state.served],
-        mode=mode_of(abstain_all=state.mode.abstain_all),
-        mode_reason=state.mode.reason,
+        served=[served_model(served) for served in state.served],
+        mode=_MODES[state.mode],
+        mode_reason=state.mode_reason,
         shadow=None if state.shadow is None else _shadow(state.shadow),
         candidates=[candidate_message(found) for found in state.candidates],
         generation=state.generation,
@@ -33,7 +33,7 @@ def server_state(state: ServerState) -> admin.ServerState:
     )
 
 
-def candidate_message(found: Candidate) -> admin.Candidate:
+def candidate_message(found: serving.Candidate) -> admin.Candidate:
     """What became of a bundle that was to be served."""
     message = admin.Candidate(
         bundle=found.bundle,
@@ -46,12 +46,12 @@ def candidate_message(found: Candidate) -> admin.Candidate:
     return message
 
 
-def served_model(served: Served, role: ServedRole) -> model.ServedModel:
+def served_model(served: serving.ServedModel) -> model.ServedModel:
     """A loaded model and what it is there for."""
     return model.ServedModel(
-        name=served.info.name,
-        versions=versions(served.info.versions),
-        role=_ROLES[role],
+        name=served.name,
+        versions=versions(served.versions),
+        role=_ROLES[served.role],
         bundle=served.bundle,
     )
 
@@ -61,9 +61,9 @@ def mode_of(*, abstain_all: bool) -> model.Mode:
     return model.MODE_ABSTAIN_ALL if abstain_all else model.MODE_NORMAL
 
 
-def _figure(figure: AcceptanceFigure) -> admin.AcceptanceFigure:
+def _figure(figure: serving.AcceptanceFigure) -> admin.AcceptanceFigure:
     return admin.AcceptanceFigure(
-        name=figure.name.value,
+        name=figure.name,
         candidate=figure.candidate,
         present=figure.present,
         limit=figure.limit,
@@ -72,14 +72,13 @@ def _figure(figure: AcceptanceFigure) -> admin.AcceptanceFigure:
     )
 
 
-def _shadow(shadow: ShadowState) -> admin.Shadow:
-    figures = shadow.figures
+def _shadow(shadow: serving.Shadow) -> admin.Shadow:
     return admin.Shadow(
-        model=served_model(shadow.served, ServedRole.SHADOW),
+        model=served_model(shadow.model),
         share=shadow.share,
-        compared=figures.compared,
-        class_differs=figures.class_differs,
-        verdict_differs=figures.verdict_differs,
-        mean_confidence_difference=figures.mean_confidence_difference,
-        skipped=figures.skipped,
+        compared=shadow.compared,
+        class_differs=shadow.class_differs,
+        verdict_differs=shadow.verdict_differs,
+        mean_confidence_difference=shadow.mean_confidence_difference,
+        skipped=shadow.skipped,
     )

@@ -22,6 +22,7 @@ import numpy as np
 
 from ibinn.errors import DataError, ExpiredError, ImageError, NotPossibleError, QueueFullError
 from ibinn.reliability import top_label_ece
+from ibinn.serving import AcceptanceFigure
 from ibinn.types import Prediction, Verdict
 from service.models.served import Background, Served
 from service.settings import Settings
@@ -74,27 +75,6 @@ class Figures:
     accuracy: float
     top_label_ece: float
     false_positive_rate: float
-    count: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AcceptanceFigure:
-    """One figure of a new model, held against its limit.
-
-    Attributes:
-        name: Which.
-        candidate: Of the new model.
-        present: Of the present model; None where there is none.
-        limit: The worst that is accepted.
-        passed: Whether the new model keeps it.
-        count: Number of images that it is of.
-    """
-
-    name: FigureName
-    candidate: float
-    present: float | None
-    limit: float
-    passed: bool
     count: int
 
 

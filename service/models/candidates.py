@@ -9,8 +9,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from ibinn.serving import AcceptanceFigure, Candidate
 from ibinn.types import Versions
-from service.models.acceptance import AcceptanceFigure, FigureName
 
 
 class Reason(StrEnum):
@@ -29,52 +29,44 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """What became of a bundle that was to be served.
+class Judged:
+    """What became of a candidate, and what of it callers need not know.
 
     Attributes:
-        bundle: Name of its folder.
-        fingerprint: Of its content.
-        versions: Its digests; None where it could not be read.
-        accepted: Whether it passed.
+        candidate: As it is told.
+        fingerprint: Of the bundle's content; empty where it could not be read.
         reason: The first of the reasons by name; `Reason.NONE` if it passed.
-        reasons: Why it was refused; sentences with their figures.
-        figures: What the acceptance set said; none without one.
-        time: When it was judged (UTC).
     """
 
-    bundle: str
+    candidate: Candidate
     fingerprint: str
-    versions: Versions | None
-    accepted: bool
     reason: Reason
-    reasons: tuple[str, ...]
-    figures: tuple[AcceptanceFigure, ...]
-    time: datetime
 
 
-def to_values(candidate: Candidate) -> dict[str, Any]:
+def to_values(judged: Judged) -> dict[str, Any]:
     """The record as values that JSON has."""
-    return {**dataclasses.asdict(candidate), "time": candidate.time.isoformat()}
+    values = dataclasses.asdict(judged)
+    values["candidate"]["time"] = judged.candidate.time.isoformat()
+    return values
 
 
-def from_values(values: Mapping[str, Any]) -> Candidate:
+def from_values(values: Mapping[str, Any]) -> Judged:
     """What `to_values` made.
 
     Raises:
         KeyError, TypeError, ValueError: Not such values.
     """
-    versions = values["versions"]
-    return Candidate(
-        bundle=str(values["bundle"]),
-        fingerprint=str(values["fingerprint"]),
-        versions=None if versions is None else Versions(**versions),
-        accepted=bool(values["accepted"]),
-        reason=Reason(values["reason"]),
-        reasons=tuple(values["reasons"]),
-        figures=tuple(
-            AcceptanceFigure(**{**figure, "name": FigureName(figure["name"])})
-            for figure in values["figures"]
+    told = values["candidate"]
+    versions = told["versions"]
+    return Judged(
+        candidate=Candidate(
+            bundle=str(told["bundle"]),
+            versions=None if versions is None else Versions(**versions),
+            accepted=bool(told["accepted"]),
+            reasons=tuple(told["reasons"]),
+            figures=tuple(AcceptanceFigure(**figure) for figure in told["figures"]),
+            time=datetime.fromisoformat(told["time"]),
         ),
-        time=datetime.fromisoformat(values["time"]),
+        fingerprint=str(values["fingerprint"]),
+        reason=Reason(values["reason"]),
     )

@@ -21,10 +21,11 @@ from ibinn.errors import (
     PolicyError,
 )
 from ibinn.manifest import Manifest
+from ibinn.serving import AcceptanceFigure, Candidate
 from ibinn.types import Versions
 from service.models import folder
-from service.models.acceptance import Acceptance, AcceptanceFigure, FigureName
-from service.models.candidates import Candidate, Reason
+from service.models.acceptance import Acceptance, FigureName
+from service.models.candidates import Judged, Reason
 from service.models.served import Classifier, Served
 from service.monitoring import Monitor
 from service.settings import Settings
@@ -114,7 +115,7 @@ class Checks:
         loaded: Callable[[str], Served | None],
         make_room: Callable[[], Awaitable[None]],
         present: Served | None,
-    ) -> tuple[Candidate, Served | None]:
+    ) -> tuple[Judged, Served | None]:
         """Verifies, loads, warms up and measures a bundle.
 
         Args:
@@ -143,30 +144,14 @@ class Checks:
                 _require(figures)
         except RefusedError as refusal:
             versions = _versions(manifest) if served is None else served.info.versions
-            candidate = Candidate(
-                bundle=bundle.name,
-                fingerprint=fingerprint,
-                versions=versions,
-                accepted=False,
-                reason=refusal.reason,
-                reasons=refusal.sentences,
-                figures=refusal.figures,
-                time=datetime.now(UTC),
+            judged = _judged(
+                bundle, versions, fingerprint, refusal.reason, refusal.sentences, refusal.figures
             )
-            self._tell(candidate)
-            return candidate, None
-        candidate = Candidate(
-            bundle=bundle.name,
-            fingerprint=fingerprint,
-            versions=served.info.versions,
-            accepted=True,
-            reason=Reason.NONE,
-            reasons=(),
-            figures=figures,
-            time=datetime.now(UTC),
-        )
-        self._tell(candidate)
-        return candidate, served
+            self._tell(judged)
+            return judged, None
+        judged = _judged(bundle, served.info.versions, fingerprint, Reason.NONE, (), figures)
+        self._tell(judged)
+        return judged, served
 
     async def loaded(self, bundle: Path, fingerprint: str) -> Served:
         """A bundle in memory, warm, and still of the content that was verified.
@@ -191,21 +176,41 @@ class Checks:
         await _in_thread(Reason.WARM_UP, lambda: _warm_up(served, sizes))
         return served
 
-    def _tell(self, candidate: Candidate) -> None:
+    def _tell(self, judged: Judged) -> None:
+        candidate = judged.candidate
         weights = "" if candidate.versions is None else candidate.versions.weights[:12]
         if candidate.accepted:
-            self._monitor.candidate("accepted", Reason.NONE.value)
+            self._monitor.candidate("accepted", judged.reason.value)
             figures = "; ".join(map(_in_words, candidate.figures)) or "there is no acceptance set"
             _log.info("bundle %r (%s) accepted: %s", candidate.bundle, weights, figures)
         else:
-            self._monitor.candidate("refused", candidate.reason.value)
+            self._monitor.candidate("refused", judged.reason.value)
             _log.warning(
                 "bundle %r (%s) refused, %s: %s",
                 candidate.bundle,
                 weights or "not read",
-                candidate.reason.value,
+                judged.reason.value,
                 "; ".join(candidate.reasons),
             )
+
+
+def _judged(
+    bundle: Path,
+    versions: Versions | None,
+    fingerprint: str,
+    reason: Reason,
+    sentences: tuple[str, ...],
+    figures: tuple[AcceptanceFigure, ...],
+) -> Judged:
+    candidate = Candidate(
+        bundle=bundle.name,
+        versions=versions,
+        accepted=reason is Reason.NONE,
+        reasons=sentences,
+        figures=figures,
+        time=datetime.now(UTC),
+    )
+    return Judged(candidate=candidate, fingerprint=fingerprint, reason=reason)
 
 
 async def _in_thread(usual: Reason, work: Callable[[], _T]) -> _T:
@@ -249,12 +254,12 @@ def _require(figures: Sequence[AcceptanceFigure]) -> None:
     failed = [figure for figure in figures if not figure.passed]
     if failed:
         raise RefusedError(
-            _FIGURES[failed[0].name][0], *map(_in_words, failed), figures=tuple(figures)
+            _FIGURES[FigureName(failed[0].name)][0], *map(_in_words, failed), figures=tuple(figures)
         )
 
 
 def _in_words(figure: AcceptanceFigure) -> str:
-    _, name, bound, setting = _FIGURES[figure.name]
+    _, name, bound, setting = _FIGURES[FigureName(figure.name)]
     against = (
         "there is no present model"
         if figure.present is None

@@ -12,16 +12,16 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from ibinn.errors import CandidateRefusedError, ConfigError, DataError, NotPossibleError
+from ibinn.serving import Candidate, Mode, ModelRole, ServerState, Shadow
 from ibinn.types import Prediction
 from service.models import folder, starting
 from service.models.acceptance import Acceptance
 from service.models.arrangement import Arrangement
-from service.models.candidates import Candidate, Reason
+from service.models.candidates import Judged, Reason
 from service.models.checking import Checks, Load, RefusedError, Verify
 from service.models.mode import ModeState
-from service.models.registry import Models
+from service.models.registry import Models, described
 from service.models.repeating import repeat
-from service.models.report import ServerState, ShadowState
 from service.models.served import Background, Served
 from service.models.state import Entry, State
 from service.models.store import FileStore, MemoryStore, Store
@@ -152,14 +152,13 @@ class ModelManager:
         """What the server holds and does."""
         state = self._arrangement.state
         workers, agreeing = await asyncio.to_thread(self._store.workers, state.generation)
-        shadow = self._arrangement.shadow
+        mode = self._models.mode
         return ServerState(
-            served=self._models.served(),
-            mode=self._models.mode,
-            shadow=None
-            if shadow is None
-            else ShadowState(served=shadow.served, share=shadow.share, figures=shadow.figures),
-            candidates=state.candidates,
+            served=self._models.listed(),
+            mode=Mode.ABSTAIN_ALL if mode.abstain_all else Mode.NORMAL,
+            mode_reason=mode.reason,
+            shadow=self._shadow(),
+            candidates=tuple(judged.candidate for judged in state.candidates),
             generation=state.generation,
             workers=workers,
             workers_agreeing=agreeing,
@@ -220,14 +219,14 @@ class ModelManager:
             return
         path = folder.find(self._settings.models, bundle)
         async with self._changing_models():
-            candidate, served = await self._checked(path, present=None)
+            judged, served = await self._checked(path, present=None)
             if served is self._models.default:
                 raise NotPossibleError(
                     f"bundle {bundle!r} is the default model; a shadow is another one"
                 )
             await self._arrangement.commit(
                 lambda state: dataclasses.replace(
-                    state.with_candidate(candidate),
+                    state.with_candidate(judged),
                     shadow=Entry.of(served),
                     shadow_share=share or self._settings.shadow_share,
                 ),
@@ -257,18 +256,33 @@ class ModelManager:
                 yield
             await self._agreement()
 
+    def _shadow(self) -> Shadow | None:
+        shadow = self._arrangement.shadow
+        if shadow is None:
+            return None
+        figures = shadow.figures
+        return Shadow(
+            model=described(shadow.served, ModelRole.SHADOW),
+            share=shadow.share,
+            compared=figures.compared,
+            class_differs=figures.class_differs,
+            verdict_differs=figures.verdict_differs,
+            mean_confidence_difference=figures.mean_confidence_difference,
+            skipped=figures.skipped,
+        )
+
     async def _promote(self, bundle: Path, *, keep_default: bool = False) -> Candidate:
         present = self._models.default
-        candidate, served = await self._checked(bundle, present=present)
+        judged, served = await self._checked(bundle, present=present)
         change = _pinned if keep_default else functools.partial(_promoted, Entry.of(present))
         await self._arrangement.commit(
-            lambda state: change(Entry.of(served), state).with_candidate(candidate), served
+            lambda state: change(Entry.of(served), state).with_candidate(judged), served
         )
-        return candidate
+        return judged.candidate
 
-    async def _checked(self, bundle: Path, *, present: Served | None) -> tuple[Candidate, Served]:
+    async def _checked(self, bundle: Path, *, present: Served | None) -> tuple[Judged, Served]:
         try:
-            candidate, served = await self._checks.check(
+            judged, served = await self._checks.check(
                 bundle,
                 loaded=self._arrangement.loaded,
                 make_room=self._make_room,
@@ -279,13 +293,13 @@ class ModelManager:
                 f"bundle {bundle.name!r} cannot be judged, {error}; the present models go on"
             ) from error
         if served is None:
-            await self._arrangement.commit(lambda state: state.with_candidate(candidate))
+            await self._arrangement.commit(lambda state: state.with_candidate(judged))
             raise CandidateRefusedError(
                 f"bundle {bundle.name!r} is refused, the present models go on: "
-                f"{'; '.join(candidate.reasons)}",
-                reasons=candidate.reasons,
+                f"{'; '.join(judged.candidate.reasons)}",
+                reasons=judged.candidate.reasons,
             )
-        return candidate, served
+        return judged, served
 
     async def _make_room(self) -> None:
         """Lets the least recently asked models go that nothing but a digest names.

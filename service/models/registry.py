@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
 
 from ibinn.errors import NotServingError, UnknownModelError
+from ibinn.serving import ModelRole, ServedModel
 from service.models import mode
 from service.models.served import Served
 
 _SHOWN = 12
 """Digits of a digest that a message shows."""
-
-
-class ServedRole(StrEnum):
-    """What a loaded model is there for, in order of precedence."""
-
-    DEFAULT = "default"
-    """Answers every call that names no model."""
-    PREVIOUS = "previous"
-    """The default one before; a rollback returns to it."""
-    SHADOW = "shadow"
-    """Answers a share of the calls silently, to be compared."""
-    PINNED = "pinned"
-    """Answers calls that name it."""
 
 
 class Models:
@@ -74,7 +61,7 @@ class Models:
         """The model that a call names by the first digits of its weights digest; "": the default.
 
         Of models with the same weights and different calibrations the default one is meant, then
-        the others in the order of `ServedRole`.
+        the others in the order of `ModelRole`.
 
         Raises:
             NotServingError: None is loaded yet.
@@ -96,19 +83,23 @@ class Models:
             self._pinned.append(chosen)
         return chosen
 
-    def served(self) -> tuple[tuple[Served, ServedRole], ...]:
+    def served(self) -> tuple[tuple[Served, ModelRole], ...]:
         """Every loaded model once, with the first of its roles; the default one first."""
         placed = [
-            (self._default, ServedRole.DEFAULT),
-            (self._previous, ServedRole.PREVIOUS),
-            (self._shadow, ServedRole.SHADOW),
-            *((served, ServedRole.PINNED) for served in self._pinned),
+            (self._default, ModelRole.DEFAULT),
+            (self._previous, ModelRole.PREVIOUS),
+            (self._shadow, ModelRole.SHADOW),
+            *((served, ModelRole.PINNED) for served in self._pinned),
         ]
-        roles: dict[Served, ServedRole] = {}
+        roles: dict[Served, ModelRole] = {}
         for served, role in placed:
             if served is not None:
                 roles.setdefault(served, role)
         return tuple(roles.items())
+
+    def listed(self) -> tuple[ServedModel, ...]:
+        """What `served` returns, as it is told."""
+        return tuple(described(served, role) for served, role in self.served())
 
     def arrange(
         self,
@@ -143,3 +134,10 @@ class Models:
             + (f", bundle {served.bundle})" if served.bundle else ")")
             for served, role in self.served()
         )
+
+
+def described(served: Served, role: ModelRole) -> ServedModel:
+    """A loaded model and what it is there for, as it is told."""
+    return ServedModel(
+        name=served.info.name, versions=served.info.versions, role=role, bundle=served.bundle
+    )

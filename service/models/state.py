@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from ibinn.errors import ConfigError
-from service.models.candidates import Candidate, from_values, to_values
+from service.models.candidates import Judged, from_values, to_values
 from service.models.mode import NORMAL, ModeState
 from service.models.served import Served
 
@@ -73,7 +73,7 @@ class State:
     shadow_share: float = 0.0
     pinned: tuple[Entry, ...] = ()
     mode: ModeState = NORMAL
-    candidates: tuple[Candidate, ...] = ()
+    candidates: tuple[Judged, ...] = ()
     judged: tuple[str, ...] = ()
 
     def entries(self) -> tuple[Entry, ...]:
@@ -81,10 +81,10 @@ class State:
         placed = (self.default, self.previous, self.shadow, *self.pinned)
         return tuple(dict.fromkeys(entry for entry in placed if entry is not None))
 
-    def with_candidate(self, candidate: Candidate) -> State:
+    def with_candidate(self, judged: Judged) -> State:
         """The state after a candidate was checked."""
-        kept = (candidate, *self.candidates)[:_CANDIDATES]
-        return dataclasses.replace(self, candidates=kept).with_judged(candidate.fingerprint)
+        kept = (judged, *self.candidates)[:_CANDIDATES]
+        return dataclasses.replace(self, candidates=kept).with_judged(judged.fingerprint)
 
     def with_judged(self, *fingerprints: str) -> State:
         """The state in which the watch leaves these alone."""
@@ -106,7 +106,7 @@ class State:
 def to_json(state: State) -> str:
     """The text of a state file."""
     values = dataclasses.asdict(dataclasses.replace(state, candidates=()))
-    values["candidates"] = [to_values(candidate) for candidate in state.candidates]
+    values["candidates"] = [to_values(judged) for judged in state.candidates]
     return json.dumps({"format_version": FORMAT_VERSION, **values}, indent=1) + "\n"
 
 

@@ -17,10 +17,9 @@ from ibinn.errors import (
     NotPossibleError,
     UnknownModelError,
 )
+from ibinn.serving import ModelRole
 from ibinn.types import Action
 from service.models import mode
-from service.models.candidates import Reason
-from service.models.registry import ServedRole
 from tests.service.models import scripted
 from tests.service.models.scripted import Script, acceptance_set, flip_a_byte, managed, write
 from tests.service.running import until
@@ -98,9 +97,9 @@ async def test_a_candidate_that_fails_is_refused_in_answer_log_and_metric(tmp_pa
         assert len(entries) == 1
         assert fault in entries[0].message
         assert WORDS[fault] in entries[0].message
-        assert found.models.served() == ((present, ServedRole.DEFAULT),)
+        assert found.models.served() == ((present, ModelRole.DEFAULT),)
         state = await found.manager.state()
-        assert (state.candidates[0].accepted, state.candidates[0].reason) == (False, Reason(fault))
+        assert not state.candidates[0].accepted
         assert state.candidates[0].reasons == raised.value.reasons
         assert state.generation == 0
 
@@ -297,8 +296,8 @@ async def test_a_shadow_answers_what_the_default_model_answered_and_ends_on_requ
         found.manager.observe(scripted.image(), shadow, answer)
         await found.manager._arrangement.shadow.until_idle()
         state = (await found.manager.state()).shadow
-        assert (state.served, state.share, state.figures.compared) == (shadow, 1.0, 1)
-        assert (state.figures.class_differs, state.figures.verdict_differs) == (1, 1)
+        assert (state.model.bundle, state.share, state.compared) == ("v2", 1.0, 1)
+        assert (state.class_differs, state.verdict_differs) == (1, 1)
         await found.manager.set_shadow("")
         assert (await found.manager.state()).shadow is None
         assert roles(found) == {"initial": "default"}

@@ -10,7 +10,8 @@ import weakref
 import pytest
 
 from ibinn.errors import NotServingError, UnknownModelError
-from service.models.registry import Models, ServedRole
+from ibinn.serving import ModelRole
+from service.models.registry import Models
 from service.models.served import Served
 from tests.service.stub import INFO, StubClassifier
 
@@ -71,9 +72,9 @@ def test_of_two_calibrations_of_the_same_weights_the_default_one_is_meant():
 def test_a_model_is_listed_once_with_its_first_role():
     models = loaded(default=A, previous=B, shadow=B, pinned=[A, C])
     assert models.served() == (
-        (A, ServedRole.DEFAULT),
-        (B, ServedRole.PREVIOUS),
-        (C, ServedRole.PINNED),
+        (A, ModelRole.DEFAULT),
+        (B, ModelRole.PREVIOUS),
+        (C, ModelRole.PINNED),
     )
 
 
@@ -91,7 +92,7 @@ def test_a_new_default_model_leaves_the_old_one_to_return_to():
     models = Models()
     models.set_default(A)
     models.set_default(B)
-    assert models.served() == ((B, ServedRole.DEFAULT), (A, ServedRole.PREVIOUS))
+    assert models.served() == ((B, ModelRole.DEFAULT), (A, ModelRole.PREVIOUS))
     models.set_default(B)
     assert models.previous is A
 

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 import pytest
 
 from ibinn.errors import ConfigError, NotPossibleError
-from service.models.acceptance import AcceptanceFigure, FigureName
-from service.models.candidates import Candidate, Reason
+from ibinn.serving import AcceptanceFigure, Candidate
+from service.models.candidates import Judged, Reason
 from service.models.mode import ModeState
 from service.models.state import Entry, State, from_json, to_json
 from service.models.store import FileStore, MemoryStore
@@ -24,17 +24,15 @@ ENTRY = Entry(bundle="new-1", fingerprint="f" * 64, weights="a" * 64, calibratio
 OTHER = dataclasses.replace(ENTRY, bundle="new-2", fingerprint="e" * 64)
 CANDIDATE = Candidate(
     bundle="new-3",
-    fingerprint="d" * 64,
     versions=VERSIONS,
     accepted=False,
-    reason=Reason.ACCURACY,
     reasons=("accuracy is 0.5",),
     figures=(
         AcceptanceFigure(
-            name=FigureName.ACCURACY, candidate=0.5, present=0.75, limit=0.74, passed=False, count=8
+            name="accuracy", candidate=0.5, present=0.75, limit=0.74, passed=False, count=8
         ),
         AcceptanceFigure(
-            name=FigureName.TOP_LABEL_ECE,
+            name="top_label_ece",
             candidate=0.1,
             present=None,
             limit=1.0,
@@ -44,6 +42,8 @@ CANDIDATE = Candidate(
     ),
     time=datetime(2026, 11, 22, 8, 15, 0, 123456, tzinfo=UTC),
 )
+JUDGED = Judged(candidate=CANDIDATE, fingerprint="d" * 64, reason=Reason.ACCURACY)
+UNREAD = dataclasses.replace(CANDIDATE, versions=None, figures=())
 FULL = State(
     generation=7,
     default=ENTRY,
@@ -52,7 +52,7 @@ FULL = State(
     shadow_share=0.25,
     pinned=(OTHER,),
     mode=ModeState(abstain_all=True, reason="lamp – broken"),
-    candidates=(CANDIDATE, dataclasses.replace(CANDIDATE, versions=None, figures=())),
+    candidates=(JUDGED, dataclasses.replace(JUDGED, candidate=UNREAD)),
     judged=("d" * 64,),
 )
 
@@ -103,8 +103,8 @@ def test_the_number_counts_changes_of_models_and_mode_alone(worker, kept):
     assert store.read().generation == 0
     assert store.change(press).generation == 1
     assert store.change(press).generation == 1
-    assert store.change(lambda state: state.with_candidate(CANDIDATE)).generation == 1
-    assert store.read().candidates == (CANDIDATE,)
+    assert store.change(lambda state: state.with_candidate(JUDGED)).generation == 1
+    assert store.read().candidates == (JUDGED,)
     assert store.change(lambda s: dataclasses.replace(s, pinned=(ENTRY,))).generation == 2
 
 
@@ -112,7 +112,7 @@ def test_candidates_and_judged_bundles_are_remembered_within_bounds():
     state = State()
     for number in range(2000):
         fingerprint = f"{number:064}"
-        state = state.with_candidate(dataclasses.replace(CANDIDATE, fingerprint=fingerprint))
+        state = state.with_candidate(dataclasses.replace(JUDGED, fingerprint=fingerprint))
     assert len(state.candidates) == 20
     assert state.candidates[0].fingerprint == state.judged[-1] == f"{1999:064}"
     assert len(state.judged) == 1000
