@@ -40,6 +40,9 @@ _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _FAREWELL_S = 1.0
 """Time for answers on their way and for health watchers to hear the end."""
+_QUIET_S = 0.1
+"""Time without a call before the port closes: calls that gRPC has received by then and not handed
+over yet end as CANCELLED, whereas callers that were told when to try again are silent."""
 _CALLS_BEYOND_PENDING = 1000
 """Calls that gRPC holds beside those that the predictor takes on: health checks must find room on
 a full server, or it would be restarted for being busy."""
@@ -177,6 +180,7 @@ class Server:
         self.predictor.drain()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._border.until_idle(), self._settings.drain_timeout_s)
+            await asyncio.wait_for(self._border.until_quiet(_QUIET_S), _FAREWELL_S)
         await self.manager.stop()
         await self._server.stop(_FAREWELL_S)
         await self._decoders.stop()

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
+from ibinn.types import Prediction
 from ibinn.v1 import classification_service_pb2 as service
 from service import converters, streaming
 from service.call import Call, Role, Route
@@ -77,10 +78,13 @@ class ClassificationServicer:
         self, request: service.ClassifyRequest, call: Call
     ) -> service.ClassifyResponse:
         """Classifies one image."""
-        prediction = await self._predictor.classify(
+        prediction = await self._prediction(request, call)
+        return converters.classify_response(prediction, request.options)
+
+    async def _prediction(self, request: service.ClassifyRequest, call: Call) -> Prediction:
+        return await self._predictor.classify(
             request.image, call, model=request.model, timeout_s=converters.timeout_s(request)
         )
-        return converters.classify_response(prediction, request.options)
 
     async def classify_stream(
         self, messages: AsyncIterator[service.ClassifyStreamRequest], call: Call
@@ -92,8 +96,8 @@ class ClassificationServicer:
             result = service.ClassifyResult(request_id=named.request_id, index=index)
             try:
                 call.charge(1)
-                response = await self.classify(request, named)
-                result.classification.CopyFrom(response.classification)
+                prediction = await self._prediction(request, named)
+                converters.fill(result.classification, prediction, request.options)
             except Exception as error:  # noqa: BLE001 - it belongs to this image, not to the call
                 told = failure(error, request_id=named.request_id)
                 self._monitor.rejection(told.reason)

@@ -113,13 +113,19 @@ class Scheduler:
         self._inside += 1
         timer = asyncio.get_running_loop().call_at(job.deadline, self._expire, job)
         try:
-            if job.prepared is None:
+            if job.prepared is not None:
+                self._make_ready(job)
+            elif self._frames or self._undecoded or self._room_ahead <= 0:
                 self._encoded[job.lane].push(job)
                 self._undecoded += 1
                 self._pump_decoding()
-            else:
-                self._make_ready(job)
+            else:  # nobody to share a frame with: without a task of its own
+                self._take_frame([job])
+                async with asyncio.timeout_at(job.deadline):
+                    await self._decode_frame([job])
             return await job.future
+        except TimeoutError as error:
+            raise _too_late(self._clock() - job.arrived) from error
         except BaseException:
             self._withdraw(job)
             raise
@@ -243,22 +249,26 @@ class Scheduler:
             ExpiredError(
                 f"the time for this request ran out after {waited_s:.2f} s in the queue; the image "
                 "was not computed; allow more time or try again later"
-                if waiting
-                else f"no answer within {waited_s:.3g} s; allow more time or try again later"
-            ),
+            )
+            if waiting
+            else _too_late(waited_s),
         )
 
     # -------------------------------------------------------------------------------- decoding
 
+    @property
+    def _room_ahead(self) -> int:
+        """How many more images may be decoded: two batches are kept ready, no more."""
+        return 2 * self._limits.max_batch_size - self._decoding - self.waiting
+
     def _pump_decoding(self) -> None:
         while self._undecoded and self._frames < self._decoders.slots:
-            room = 2 * self._limits.max_batch_size - self._decoding - self.waiting
+            room = self._room_ahead
             jobs = self._next_frame(room) if room > 0 else []
             if not jobs:
                 return
-            self._frames += 1
-            self._decoding += len(jobs)
-            task = asyncio.create_task(self._decode(jobs), name="ibinn-decode")
+            self._take_frame(jobs)
+            task = asyncio.create_task(self._decode_frame(jobs), name="ibinn-decode")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -271,7 +281,11 @@ class Scheduler:
                 return jobs
         return []
 
-    async def _decode(self, jobs: list[Job]) -> None:
+    def _take_frame(self, jobs: list[Job]) -> None:
+        self._frames += 1
+        self._decoding += len(jobs)
+
+    async def _decode_frame(self, jobs: list[Job]) -> None:
         start = self._clock()
         images = [job.image for job in jobs if job.image is not None]
         found: Sequence[PreparedImage | Exception]
@@ -428,6 +442,10 @@ class _Hold:
     target: int
     count: int
     timer: asyncio.TimerHandle
+
+
+def _too_late(waited_s: float) -> ExpiredError:
+    return ExpiredError(f"no answer within {waited_s:.3g} s; allow more time or try again later")
 
 
 def _caller_of(job: Job) -> str:

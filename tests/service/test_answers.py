@@ -213,7 +213,7 @@ async def test_out_of_distribution_is_an_answer() -> None:
 def test_client_does_not_take_a_verdict_it_does_not_know_for_another() -> None:
     from ibinn.client import answers
 
-    message = converters.classification(make_prediction())
+    message = converters.classify_response(make_prediction()).classification
     message.verdict = 99  # type: ignore[assignment]
     with pytest.raises(InternalServerError, match="verdict number 99"):
         answers.prediction(message)
@@ -222,7 +222,7 @@ def test_client_does_not_take_a_verdict_it_does_not_know_for_another() -> None:
 def test_client_does_not_act_on_an_action_it_does_not_know() -> None:
     from ibinn.client import answers
 
-    message = converters.classification(make_prediction(decision=ACCEPTED))
+    message = converters.classify_response(make_prediction(decision=ACCEPTED)).classification
     message.decision.action = 99  # type: ignore[assignment]
     with pytest.raises(InternalServerError, match="action number 99"):
         answers.prediction(message)
@@ -231,7 +231,7 @@ def test_client_does_not_act_on_an_action_it_does_not_know() -> None:
 def test_sets_of_a_server_that_knows_no_methods_are_plain() -> None:
     from ibinn.client import answers
 
-    message = converters.classification(make_prediction())
+    message = converters.classify_response(make_prediction()).classification
     message.conformal_set.ClearField("method")
     read = answers.prediction(message)
     assert read.conformal is not None

@@ -1,0 +1,1 @@
+"""What the server costs beside the model it serves, measured over real sockets."""
