@@ -39,12 +39,13 @@ test: $(STAMP) ## the fast tests
 test-all: $(STAMP) ## the tests that need servers, browsers or minutes
 	$(BIN)/python -m pytest -m "slow" $(PYTEST_ARGS)
 
-check: $(STAMP) ## style, types, import rules, generated code up to date
+check: $(STAMP) ## style, types, import rules, generated code up to date, known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python proto/generate.py --check
+	$(BIN)/python .ci/audit.py
 
 format: $(STAMP) ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
