@@ -18,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-GRPCIO_TOOLS = "1.85.1"
+GRPCIO_TOOLS = "1.83.2"
 ROOT = Path(__file__).resolve().parent.parent
 PROTO = ROOT / "proto"
 PACKAGES = {"ibinn/v1": PROTO / "ibinn" / "v1", "service/oip/v2": PROTO / "open_inference"}
