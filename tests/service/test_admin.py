@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import weakref
+
 import grpc
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo, PreconditionFailure
@@ -157,3 +161,15 @@ async def test_a_model_in_use_is_usable_to_the_end_though_others_replaced_it(tmp
             await found.admin.Reload(admin.ReloadRequest(bundle=name))
         answer = await found.server.predictor.in_background(served, scripted.image(), patience_s=30)
         assert answer.versions == served.info.versions
+
+
+async def test_a_model_that_callers_asked_leaves_memory_when_it_is_replaced(tmp_path):
+    async with administered(tmp_path) as found:
+        gone = weakref.ref(found.server.predictor.model().classifier)
+        await asyncio.gather(*(found.classify() for _ in range(8)))
+        for name in ("v2", "v3"):
+            write(found.models, name)
+            await found.admin.Reload(admin.ReloadRequest(bundle=name))
+            await asyncio.gather(*(found.classify() for _ in range(8)))
+        gc.collect()
+        assert gone() is None
