@@ -48,6 +48,11 @@ def warnings(settings: Settings) -> list[str]:
             f"workers is {settings.workers} and device is {settings.device!r}: each worker puts "
             "its own copy of the model there; one worker fills an accelerator"
         )
+    if settings.workers > 1 and settings.caller_rate is not None:
+        found.append(
+            f"caller_rate is {settings.caller_rate:g}, and each of the {settings.workers} workers "
+            "counts for itself: a caller with connections to all may send that many times as much"
+        )
     if settings.acceptance is not None and settings.models is None:
         found.append(
             "acceptance is set, models is not: no new model can come, so none is put to the test"

@@ -110,7 +110,8 @@ def test_state_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 def test_unusual_settings_are_warned_of() -> None:
-    found = checks.warnings(settings(workers=200, device="cuda", models="somewhere"))
+    found = checks.warnings(settings(workers=200, device="cuda", models="somewhere", caller_rate=5))
+    assert sum("caller_rate" in warning for warning in found) == 1
     assert sum("cores" in warning for warning in found) == 1
     assert sum("accelerator" in warning for warning in found) == 1
     assert sum("--acceptance" in warning for warning in found) == 1

@@ -8,9 +8,14 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+import grpc
 import pytest
 
+from ibinn.v1.classification_service_pb2 import ClassifyRequest, ExplainRequest
+from ibinn.v1.classification_service_pb2_grpc import ClassificationServiceStub
 from service import logs
+from tests.service.running import running
+from tests.service.stub import png
 
 LOGGER = logging.getLogger("service.test")
 
@@ -116,3 +121,40 @@ def test_flood_of_one_reason_is_bounded_and_told_while_another_is_heard(
         ("IMAGE_UNREADABLE", None),
         ("QUEUE_FULL", 7),
     ]
+
+
+async def test_calls_without_answer_leave_one_entry_each_and_nothing_of_what_was_sent(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with running() as run:
+        # After the start, which has entries of its own.
+        logs.configure(level="info", form="json")
+        capsys.readouterr()
+        stub = ClassificationServiceStub(run.channel)
+        await stub.Classify(ClassifyRequest(image=png(), request_id="answered"))
+        await refused(stub.Classify(ClassifyRequest(image=b"SECRET bytes", request_id="image")))
+        await refused(
+            stub.Explain(
+                ExplainRequest(image=png(), classes=["SECRET class"], request_id="class"),
+                metadata=(("authorization", "Bearer SECRET"), ("x-file", "SECRET.png")),
+            )
+        )
+        run.stub.error = RuntimeError("broken")
+        await refused(stub.Classify(ClassifyRequest(image=png(), request_id="fault")))
+        text = capsys.readouterr().err
+    assert "SECRET" not in text
+    found = [json.loads(line) for line in text.splitlines()]
+    assert [
+        (entry["request_id"], entry["method"], entry["level"], entry["status"]) for entry in found
+    ] == [
+        ("image", "Classify", "INFO", "INVALID_ARGUMENT"),
+        ("class", "Explain", "INFO", "NOT_FOUND"),
+        ("fault", "Classify", "ERROR", "INTERNAL"),
+    ]
+    assert [entry.get("reason") for entry in found[:2]] == ["IMAGE_UNREADABLE", "CLASS_UNKNOWN"]
+    assert "RuntimeError: broken" in found[2]["exception"]
+
+
+async def refused(call: Any) -> None:
+    with pytest.raises(grpc.aio.AioRpcError):
+        await call

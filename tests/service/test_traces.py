@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -17,9 +18,12 @@ from opentelemetry.trace import StatusCode
 
 from ibinn.errors import ConfigError
 from ibinn.types import Prediction, Receipt, ServerTiming
+from ibinn.v1.classification_service_pb2 import ClassifyRequest
+from ibinn.v1.classification_service_pb2_grpc import ClassificationServiceStub
 from service import otel, traces
 from service.settings import Settings
-from tests.service.stub import make_prediction
+from tests.service.running import running
+from tests.service.stub import make_prediction, png
 
 METHOD = "ibinn.v1.ClassificationService/Classify"
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
@@ -152,7 +156,17 @@ def test_without_a_collector_nothing_happens() -> None:
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):
     def __init__(self) -> None:
+        self.address = ""
         self.requests: list[Any] = []
+
+    def spans(self) -> list[Any]:
+        return [
+            span
+            for request in self.requests
+            for resource in request.resource_spans
+            for scope in resource.scope_spans
+            for span in scope.spans
+        ]
 
     def Export(
         self, request: trace_service_pb2.ExportTraceServiceRequest, context: object
@@ -161,26 +175,56 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
         return trace_service_pb2.ExportTraceServiceResponse()
 
 
-def test_spans_reach_a_collector_before_the_server_ends() -> None:
-    collector = Collector()
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """A collector on this machine."""
+    found = Collector()
     server = grpc.server(ThreadPoolExecutor(1))
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(found, server)
+    found.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
-    try:
-        tracer = traces.tracer_of(Settings(traces=f"127.0.0.1:{port}"))
-        with tracer.span(METHOD, ()) as span:
-            traces.answered(answer())
-            span.ended("OK")
-        tracer.close()
-    finally:
-        server.stop(None).wait()
+    yield found
+    server.stop(None).wait()
+
+
+def test_spans_reach_a_collector_before_the_server_ends(collector: Collector) -> None:
+    tracer = traces.tracer_of(Settings(traces=collector.address))
+    with tracer.span(METHOD, ()) as span:
+        traces.answered(answer())
+        span.ended("OK")
+    tracer.close()
     (request,) = collector.requests
     (resource,) = request.resource_spans
     names = {item.key: item.value.string_value for item in resource.resource.attributes}
     assert names["service.name"] == "ibinn-serve"
     (scope,) = resource.scope_spans
     assert [span.name for span in scope.spans] == ["decode", "queue", "compute", METHOD]
+
+
+async def test_calls_of_a_server_are_traced_with_where_their_time_went(
+    collector: Collector,
+) -> None:
+    async with running(traces=collector.address) as run:
+        stub = ClassificationServiceStub(run.channel)
+        await stub.Classify(
+            ClassifyRequest(image=png(), request_id="mine"),
+            metadata=(("traceparent", f"00-{TRACE_ID}-{PARENT_ID}-01"),),
+        )
+        with pytest.raises(grpc.aio.AioRpcError):
+            await stub.Classify(ClassifyRequest(image=b"no image"))
+    spans = collector.spans()
+    called, refused = (span for span in spans if span.name.endswith("/Classify"))
+    assert (called.trace_id.hex(), called.parent_span_id.hex()) == (TRACE_ID, PARENT_ID)
+    told = {item.key: item.value for item in called.attributes}
+    assert told["ibinn.request_id"].string_value == "mine"
+    assert told["rpc.grpc.status_code"].int_value == 0
+    steps = [span for span in spans if span.parent_span_id == called.span_id]
+    assert sorted(step.name for step in steps) == ["compute", "decode", "queue"]
+    assert all(called.start_time_unix_nano <= step.start_time_unix_nano for step in steps)
+    assert all(step.end_time_unix_nano <= called.end_time_unix_nano for step in steps)
+    told = {item.key: item.value for item in refused.attributes}
+    assert told["ibinn.reason"].string_value == "IMAGE_UNREADABLE"
+    assert told["rpc.grpc.status_code"].int_value == 3
 
 
 @pytest.mark.parametrize(
