@@ -27,7 +27,7 @@ from ibinn.errors import RequestError
 from service import logs, rules, traces
 from service.access import Access, tls
 from service.access.gate import Gate
-from service.call import Call, Route
+from service.call import Call, Caller, Route
 from service.monitoring import Monitor
 from service.status import Failure, failure
 from service.traces import Tracer
@@ -35,6 +35,8 @@ from service.traces import Tracer
 _log = logging.getLogger(__name__)
 
 REQUEST_ID = "x-request-id"
+_ANYBODY = Caller(name="", roles=frozenset())
+"""Who calls a method that needs no role, such as a probe of readiness."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
@@ -57,12 +59,19 @@ class Border:
         self.certificates = certificates
         self.refusals = logs.Refusals(_log)
         self._in_flight = 0
+        self._last_entry = -math.inf
         self._idle = asyncio.Event()
         self._idle.set()
 
     async def until_idle(self) -> None:
         """Waits until no call is in flight."""
         await self._idle.wait()
+
+    async def until_quiet(self, seconds: float) -> None:
+        """Waits until no call is in flight and none has come for so long."""
+        while (rest_s := self._last_entry + seconds - time.monotonic()) > 0:
+            await asyncio.sleep(rest_s)
+            await self._idle.wait()
 
     def handler(self, service_name: str, routes: Sequence[Route]) -> grpc.GenericRpcHandler:
         """What gRPC asks for the methods of one service."""
@@ -136,6 +145,7 @@ class Border:
 
     def _enter(self, route: Route, path: str, context: grpc.aio.ServicerContext) -> _Passage:
         self._in_flight += 1
+        self._last_entry = time.monotonic()
         self._idle.clear()
         return _Passage(self, route, path, context)
 
@@ -180,9 +190,11 @@ class _Passage:
         metadata = context.invocation_metadata() or ()
         self.request_id = _named(metadata) or uuid.uuid4().hex
         logs.bind(self.request_id, self._route.method)
-        names = tls.certificate_names(context.auth_context()) if border.certificates else ()
-        caller = border.access.identify(metadata, context.peer(), names)
-        if self._route.role is not None:
+        if self._route.role is None:
+            caller = _ANYBODY
+        else:
+            names = tls.certificate_names(context.auth_context()) if border.certificates else ()
+            caller = border.access.identify(metadata, context.peer(), names)
             border.access.require(caller, self._route.role)
         remaining_s = context.time_remaining()
         self.call = Call(

@@ -43,9 +43,13 @@ _FAREWELL_S = 1.0
 _QUIET_S = 0.1
 """Time without a call before the port closes: calls that gRPC has received by then and not handed
 over yet end as CANCELLED, whereas callers that were told when to try again are silent."""
-_CALLS_BEYOND_PENDING = 1000
+_CALLS_BEYOND_PENDING = 256
 """Calls that gRPC holds beside those that the predictor takes on: health checks must find room on
 a full server, or it would be restarted for being busy."""
+_STARTING_CALLS = 100_000
+"""Calls that gRPC holds until Python takes them over. Beyond its own limit of 1,000 it would end
+some as CANCELLED, which tells a caller nothing; turning them away is this server's to do."""
+_CONNECTION_GRACE_S = 60.0
 _COMPRESSIONS = {
     "none": grpc.Compression.NoCompression,
     "gzip": grpc.Compression.Gzip,
@@ -129,7 +133,7 @@ class Server:
         self._server: Any = grpc.aio.server(
             options=_channel_options(settings, reuse_port=reuse_port),
             compression=_COMPRESSIONS[settings.compression],
-            maximum_concurrent_rpcs=4 * settings.max_pending + _CALLS_BEYOND_PENDING,
+            maximum_concurrent_rpcs=2 * settings.max_pending + _CALLS_BEYOND_PENDING,
         )
         self._server.add_generic_rpc_handlers(
             tuple(self._border.handler(name, routes) for name, routes in self._services.items())
@@ -214,6 +218,12 @@ def _channel_options(settings: Settings, *, reuse_port: bool) -> tuple[tuple[str
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        # What a revoked token or certificate opened ends, and connections spread over replicas.
+        ("grpc.max_connection_age_ms", round(1000 * settings.max_connection_age_s)),
+        ("grpc.max_connection_age_grace_ms", round(1000 * _CONNECTION_GRACE_S)),
+        ("grpc.max_concurrent_streams", settings.max_pending + _CALLS_BEYOND_PENDING),
+        ("grpc.server.max_pending_requests", _STARTING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * _STARTING_CALLS),
     )
 
 
