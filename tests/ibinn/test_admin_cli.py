@@ -19,7 +19,7 @@ CANDIDATE = STATE.candidates[0]
 
 
 class StubAdmin:
-    """Notes what it is told; refuses the bundle `bad`, and everything at the server `forbidden:1`."""
+    """Notes what it is told; refuses the bundle `bad`, and all at the server `forbidden:1`."""
 
     told: list[Any]
 

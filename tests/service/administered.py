@@ -49,6 +49,7 @@ class Administered:
     classification: ClassificationServiceStub
     models: Path
     target: str
+    token: str
 
     async def classify(self, **options) -> answer_pb2.Classification:
         request = service.ClassifyRequest(image=scripted.image(), **options)
@@ -74,6 +75,7 @@ async def administered(tmp_path: Path, **changes) -> AsyncIterator[Administered]
         async with grpc.aio.insecure_channel(addresses.grpc, interceptors=[bearer]) as channel:
             yield Administered(
                 target=addresses.grpc,
+                token=token,
                 server=server,
                 admin=AdminServiceStub(channel),
                 classification=ClassificationServiceStub(channel),
