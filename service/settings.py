@@ -65,6 +65,9 @@ class Settings(BaseSettings):
     stream_window: int = Field(
         64, ge=1, description="Most unanswered images of one stream; then it is not read on."
     )
+    max_connection_age_s: float = Field(
+        3600.0, gt=0, description="Longest time that a connection is kept; callers connect again."
+    )
     caller_rate: float | None = Field(
         None, gt=0, description="Images per second that one caller may send; none: no limit."
     )

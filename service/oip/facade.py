@@ -77,7 +77,7 @@ def oip_routes(predictor: Predictor) -> list[Route]:
         ),
         Route(
             method="ModelMetadata",
-            role=None,
+            role=Role.CLASSIFY,
             request=oip.ModelMetadataRequest,
             unary=facade.model_metadata,
         ),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ibinn.errors import QueueFullError
 from service.scheduling.cost import BatchCost
 
+_TELLING_S = 0.01
+_LARGEST_DELAY = 5.0
+_FORGETTING_S = 2.0
 RETRY_AFTER_S = (0.1, 30.0)
 """Bounds of the advice when to try again."""
 
@@ -64,6 +68,31 @@ def predicted_wait_s(
     whole, rest = divmod(before + 1, batch_size)
     compute_s = whole * cost.seconds(batch_size) + (cost.seconds(rest) if rest else 0.0)
     return decode_s + running_s + compute_s
+
+
+class Delay:
+    """By what factor answers come later than predicted, learned from those just given.
+
+    A machine that is shared, or an event loop with much to do, is slower than its batches say; so
+    predictions are multiplied by a moving average of actual over predicted time. Times below 10 ms
+    tell nothing of queues and do not count. What is not seen again is forgotten within seconds:
+    else a factor that turns everybody away would never be put right.
+    """
+
+    def __init__(self) -> None:
+        self._excess = 0.0
+        self._since = 0.0
+
+    def factor(self, now: float) -> float:
+        """What to multiply a prediction by, at least 1."""
+        return 1.0 + self._excess * math.exp((self._since - now) / _FORGETTING_S)
+
+    def observe(self, now: float, *, actual_s: float, predicted_s: float) -> None:
+        """A request was answered, or given up, after that time."""
+        if predicted_s >= _TELLING_S:
+            excess = min(max(actual_s / predicted_s, 1.0), _LARGEST_DELAY) - 1.0
+            before = self.factor(now) - 1.0
+            self._excess, self._since = before + 0.05 * (excess - before), now
 
 
 def full(message: str, *, wait_s: float) -> QueueFullError:

@@ -67,6 +67,7 @@ class Job:
         image: Encoded bytes; None where `prepared` is given.
         deadline: Monotonic time after which it is not worth computing.
         arrived: Monotonic time.
+        predicted_s: When it was to be answered, in seconds from its arrival.
         future: Its outcome.
         prepared: The decoded image, once there is one.
         prepare_s: Seconds of decoding.
@@ -81,3 +82,4 @@ class Job:
     future: asyncio.Future[Outcome] = field(repr=False)
     prepared: PreparedImage | None = None
     prepare_s: float = 0.0
+    predicted_s: float = 0.0

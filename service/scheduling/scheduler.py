@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from ibinn.errors import ExpiredError
 from ibinn.types import Explanation, Prediction
 from service.monitoring import Monitor
-from service.scheduling.admission import Limits, full, predicted_wait_s
+from service.scheduling.admission import Delay, Limits, full, predicted_wait_s
 from service.scheduling.cost import BatchCost
 from service.scheduling.fair_queue import FairQueue
 from service.scheduling.job import Job, Lane, Outcome, Task
@@ -88,6 +88,7 @@ class Scheduler:
         self._since_background = 0
         self._gain = 1.0
         self._chances = 0
+        self._delay = Delay()
 
     @property
     def pending(self) -> int:
@@ -141,7 +142,8 @@ class Scheduler:
         if job.deadline <= now:
             raise ExpiredError("the time for this request had run out when it arrived")
         limits, lane = self._limits, job.lane
-        wait_s = self._predicted_wait_s(job, now)
+        job.predicted_s = self._predicted_wait_s(job, now)
+        wait_s = job.predicted_s * self._delay.factor(now)
         if now + wait_s > job.deadline:
             raise full(
                 f"an answer would take about {wait_s:.2f} s, but the request has only "
@@ -239,7 +241,9 @@ class Scheduler:
             self._ready[job.lane].remove(job)
 
     def _expire(self, job: Job) -> None:
-        waited_s = self._clock() - job.arrived
+        now = self._clock()
+        waited_s = now - job.arrived
+        self._delay.observe(now, actual_s=waited_s, predicted_s=job.predicted_s)
         waiting = self._waiting_of(job.lane, job.caller) and (
             job in self._encoded[job.lane] or job in self._ready[job.lane]
         )
@@ -412,6 +416,8 @@ class Scheduler:
             assert values is not None
             self._cost[lane].observe(len(batch), seconds)
             self._monitor.batch(len(batch), seconds, lane.value)
+            for job in batch:
+                self._delay.observe(end, actual_s=end - job.arrived, predicted_s=job.predicted_s)
             for job, value in zip(batch, values, strict=True):
                 if not job.future.done():
                     job.future.set_result(

@@ -47,7 +47,7 @@ def test_only_inference_needs_a_role() -> None:
         "ServerReady": None,
         "ModelReady": None,
         "ServerMetadata": None,
-        "ModelMetadata": None,
+        "ModelMetadata": Role.CLASSIFY,
         "ModelInfer": Role.CLASSIFY,
     }
     assert SERVICE_NAME == "inference.GRPCInferenceService"

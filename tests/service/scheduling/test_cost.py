@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.scheduling.admission import predicted_wait_s
+from service.scheduling.admission import Delay, predicted_wait_s
 from service.scheduling.cost import BatchCost
 
 
@@ -74,3 +74,23 @@ def test_whole_batches_come_before_the_last_one() -> None:
 def test_a_newcomer_waits_for_turns_and_not_for_the_queue_of_a_greedy_caller() -> None:
     assert wait_s(ahead=200, own=0, callers=2) == pytest.approx(0.05)
     assert wait_s(ahead=200, own=200, callers=2) > 1
+
+
+def test_answers_that_come_late_make_predictions_longer_and_are_forgotten_in_time() -> None:
+    delay = Delay()
+    assert delay.factor(100.0) == 1
+    for _ in range(200):
+        delay.observe(100.0, actual_s=0.3, predicted_s=0.1)
+    assert delay.factor(100.0) == pytest.approx(3, rel=0.01)
+    assert delay.factor(120.0) == pytest.approx(1, rel=0.01)
+
+
+def test_a_delay_has_a_limit_and_short_times_do_not_count() -> None:
+    delay = Delay()
+    for _ in range(500):
+        delay.observe(1.0, actual_s=100.0, predicted_s=0.1)
+    assert delay.factor(1.0) <= 5
+    quick = Delay()
+    quick.observe(1.0, actual_s=1.0, predicted_s=0.001)
+    quick.observe(1.0, actual_s=0.01, predicted_s=0.1)
+    assert quick.factor(1.0) == 1
