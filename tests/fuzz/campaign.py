@@ -37,6 +37,7 @@ _WARM_SHARE = 0.1
 _CONNECTIONS_SHARE = 0.02
 _SMALL_BYTES = 2000
 _TRACE = "Traceback (most recent call last)"
+_OUR_PATHS = ("/service/", "/ibinn/", "/tests/")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -178,8 +179,7 @@ def _judge_process(report: Report, server: process.FuzzedServer, out: Path) -> N
         report.findings.append(
             {"input": str(out), "what": f"the server ended with status {server.status}"}
         )
-    if _TRACE in (logged := server.logged()):
-        trace = logged[logged.index(_TRACE) :][:1500]
+    for trace in _traces(server.logged()):
         report.findings.append({"input": str(server.log), "what": f"the server logged: {trace}"})
     memory = report.memory_mb
     growth = memory.get("at_end", 0.0) - memory.get("after_warm_up", 0.0)
@@ -191,6 +191,12 @@ def _judge_process(report: Report, server: process.FuzzedServer, out: Path) -> N
                 "what": f"memory grew by {growth:.1f} MB; {_GROWTH_LIMIT_MB:g} allowed",
             }
         )
+
+
+def _traces(logged: str) -> list[str]:
+    """The first few traces that tell of our own code; gRPC logs some of what it refuses."""
+    traces = [_TRACE + part[:1500] for part in logged.split(_TRACE)[1:]]
+    return [trace for trace in traces if any(path in trace for path in _OUR_PATHS)][:5]
 
 
 @dataclass(slots=True, kw_only=True)

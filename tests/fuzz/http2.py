@@ -23,9 +23,10 @@ _DATA, _HEADERS, _PRIORITY, _RESET, _SETTINGS, _PUSH, _PING, _GOAWAY, _WINDOW, _
 _END_STREAM, _END_HEADERS = 1, 4
 _SILENCE_S = 0.5
 
-STATUSES = frozenset({"0", "3", "4", "5", "7", "8", "9", "12", "13", "14", "16"})
-"""The documented ones, with UNIMPLEMENTED for paths and encodings that do not exist, and INTERNAL
-for bytes that gRPC itself cannot take apart. None is UNKNOWN, ABORTED, DATA_LOSS, OUT_OF_RANGE."""
+STATUSES = frozenset({"0", "2", "3", "4", "5", "7", "8", "9", "12", "13", "14", "16"})
+"""The documented ones, and what gRPC itself says of bytes that never reach the service:
+UNIMPLEMENTED of paths and encodings that do not exist, UNKNOWN of a path that is no text, INTERNAL
+of frames that cannot be taken apart."""
 
 Headers = list[tuple[str, str | bytes]]
 
@@ -37,10 +38,14 @@ async def converse(address: str, seed: int, number: int, tally: Tally) -> float:
     data = conversation(rng)
     host, _, port = address.rpartition(":")
     start = time.perf_counter()
-    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        reader, writer = await asyncio.open_connection(host, int(port))
+    except OSError as error:
+        tally.findings.append(Finding(name=name, what=f"no connection: {error}", data=data))
+        return 0.0
     answer = b""
     try:
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(OSError):
             writer.write(data)
             await writer.drain()
             if rng.random() < 0.5:
@@ -48,7 +53,7 @@ async def converse(address: str, seed: int, number: int, tally: Tally) -> float:
             answer = await heard(reader)
     finally:
         writer.close()
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(OSError):
             await writer.wait_closed()
     took_s = time.perf_counter() - start
     tally.inputs += 1
@@ -67,7 +72,7 @@ async def converse(address: str, seed: int, number: int, tally: Tally) -> float:
 async def heard(reader: asyncio.StreamReader) -> bytes:
     """What the server sends until it has ended the stream, or closes, or says nothing more."""
     answer = bytearray()
-    with contextlib.suppress(TimeoutError, ConnectionError):
+    with contextlib.suppress(TimeoutError, OSError):
         while piece := await asyncio.wait_for(reader.read(65536), _SILENCE_S):
             answer += piece
             if any(kind in (_RESET, _GOAWAY) for kind, _, _ in _frames(answer)) or (

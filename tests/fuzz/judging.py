@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -32,6 +33,10 @@ DOCUMENTED = frozenset(
 _GRPCS_OWN = DOCUMENTED | {"INTERNAL", "UNKNOWN"}
 _TOO_LARGE = "larger than max"
 _BROKE_DOWN = "the decoder "
+_LOST_STATUS = "Internal error from Core"
+"""What grpc.aio says on the caller's side when a stream ended while it was being written to and the
+status did not reach it: nothing that the server said."""
+_TRIES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,53 +78,64 @@ class Tally:
         self.findings.append(Finding(name=call.name, what=what, data=data))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answer:
+    """How a call ended."""
+
+    messages: list[bytes]
+    code: str
+    details: str
+    trailing: Sequence[tuple[str, Any]]
+
+
 async def send(channel: grpc.aio.Channel, call: FuzzCall, tally: Tally) -> float:
     """Sends a call and judges its answer; the seconds that it took."""
-    start = time.perf_counter()
-    answers: list[bytes] = []
-    try:
-        if call.stream:
-            stream = channel.stream_stream(call.method)(
-                _each(call.messages), timeout=PATIENCE_S, metadata=call.metadata
-            )
-            async for answer in stream:
-                answers.append(answer)
-            code, details, trailing = "OK", "", ()
-        else:
-            unary = channel.unary_unary(call.method)
-            answers.append(
-                await unary(call.messages[0], timeout=PATIENCE_S, metadata=call.metadata)
-            )
-            code, details, trailing = "OK", "", ()
-    except grpc.aio.AioRpcError as error:
-        code, details = error.code().name, error.details() or ""
-        trailing = error.trailing_metadata() or ()
-    took_s = time.perf_counter() - start
+    for _ in range(_TRIES):
+        start = time.perf_counter()
+        answer = await _answer(channel, call)
+        took_s = time.perf_counter() - start
+        if answer.details != _LOST_STATUS:
+            break
     tally.inputs += call.inputs
-    tally.statuses[code] += 1
+    tally.statuses[answer.code] += 1
     tally.slowest_s = max(tally.slowest_s, took_s)
-    _judge_status(call, code, details, trailing, tally)
-    if call.method == f"{OURS}ClassifyStream" and code == "OK":
-        _judge_stream(call, answers, tally)
+    _judge_status(call, answer, tally)
+    if call.method == f"{OURS}ClassifyStream" and answer.code == "OK":
+        _judge_stream(call, answer.messages, tally)
     return took_s
 
 
-def _judge_status(
-    call: FuzzCall, code: str, details: str, trailing: Sequence[tuple[str, Any]], tally: Tally
-) -> None:
+async def _answer(channel: grpc.aio.Channel, call: FuzzCall) -> _Answer:
+    options: dict[str, Any] = {"timeout": PATIENCE_S, "metadata": call.metadata}
+    messages = []
+    if call.stream:
+        ended: Any = channel.stream_stream(call.method)(**options)
+        messages = await _converse(ended, call.messages)
+    else:
+        ended = channel.unary_unary(call.method)(call.messages[0], **options)
+    return _Answer(
+        messages=messages,
+        code=(await ended.code()).name,
+        details=await ended.details() or "",
+        trailing=tuple(await ended.trailing_metadata() or ()),
+    )
+
+
+def _judge_status(call: FuzzCall, answer: _Answer, tally: Tally) -> None:
     own = call.method.startswith(GRPCS_OWN)
+    code, what = answer.code, f"{call.method} ended with {answer.code}: {answer.details[:300]}"
     if code not in (_GRPCS_OWN if own else DOCUMENTED):
-        tally.find(call, f"{call.method} ended with {code}: {details[:300]}")
+        tally.find(call, what)
         return
-    if _BROKE_DOWN in details:
+    if _BROKE_DOWN in answer.details:
         tally.decoder_faults += 1
-    if code == "OK" or own or _TOO_LARGE in details:
+    if code == "OK" or own or _TOO_LARGE in answer.details:
         return
-    packed = [value for key, value in trailing if key == "grpc-status-details-bin"]
-    if len(packed) != 1:
-        tally.find(call, f"{call.method} ended with {code} without details: {details[:300]}")
-        return
-    _judge_details(call, Status.FromString(packed[0]), code, tally)
+    packed = [value for key, value in answer.trailing if key == "grpc-status-details-bin"]
+    if len(packed) == 1:
+        _judge_details(call, Status.FromString(packed[0]), code, tally)
+    else:
+        tally.find(call, f"no details: {what}")
 
 
 def _judge_details(call: FuzzCall, status: Status, code: str, tally: Tally) -> None:
@@ -159,10 +175,17 @@ def _judge_stream(call: FuzzCall, answers: Sequence[bytes], tally: Tally) -> Non
             )
 
 
-async def _each(messages: Sequence[bytes]) -> Any:
-    for message in messages:
-        yield message
-        await asyncio.sleep(0)
+async def _converse(call: Any, messages: Sequence[bytes]) -> list[bytes]:
+    """Sends messages and hears every answer; what went wrong stands in the call's status."""
+    answers = []
+    with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        for message in messages:
+            await call.write(message)
+        await call.done_writing()
+    with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        while (answer := await call.read()) is not grpc.aio.EOF:
+            answers.append(answer)
+    return answers
 
 
 def save(findings: Sequence[Finding], folder: Path) -> list[dict[str, str]]:
