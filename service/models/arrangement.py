@@ -65,7 +65,10 @@ class Arrangement:
         self._monitor = monitor
         self._generator = generator
         self._shadow: Shadow | None = None
+        self._fresh: list[Served] = []
+        """Loaded and approved, about to be arranged."""
         self._acknowledged = -1
+        self._acknowledging = asyncio.Lock()
         self._failed: dict[Entry, float] = {}
 
     @property
@@ -78,10 +81,12 @@ class Arrangement:
         if self._shadow is not None and served is self._models.default:
             self._shadow.observe(image, prediction)
 
-    def loaded(self, fingerprint: str) -> Served | None:
-        """The model in memory with the fingerprint."""
-        found = (served for served, _ in self._models.served())
-        return next((served for served in found if served.fingerprint == fingerprint), None)
+    def loaded(self, bundle: str, fingerprint: str) -> Served | None:
+        """The model in memory that is this content of a bundle."""
+        for served, _ in self._models.served():
+            if (served.bundle, served.fingerprint) == (bundle, fingerprint):
+                return served
+        return None
 
     async def commit(self, change: Change, served: Served | None = None) -> None:
         """Changes the state for all workers and follows it here; either wholly or not at all.
@@ -93,7 +98,7 @@ class Arrangement:
         Raises:
             ConfigError, NotPossibleError: The state cannot be read or written.
         """
-        task = asyncio.create_task(self._commit(change, () if served is None else (served,)))
+        task = asyncio.create_task(self._commit(change, [] if served is None else [served]))
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -107,13 +112,14 @@ class Arrangement:
             ConfigError: The state cannot be read.
         """
         state = await asyncio.to_thread(self._store.read)
-        self.follow_mode(state)
-        if self._is_behind(state):
-            if not self.changing.locked():  # else who holds it follows the state
-                async with self.changing:
-                    await self.catch_up_held()
-        elif state.generation == self.state.generation:
-            self.state = state  # what became of candidates
+        if state is not self.state:
+            self.follow_mode(state)
+            self._follow(state)
+        if not self._due(state):
+            await self._acknowledge(state)
+        elif not self.changing.locked():  # else who holds it catches up
+            async with self.changing:
+                await self.catch_up_held()
 
     async def catch_up_held(self) -> None:
         """As `catch_up`, by who holds `changing`.
@@ -125,7 +131,7 @@ class Arrangement:
         while True:
             state = await asyncio.to_thread(self._store.read)
             self._follow(state, fresh)
-            due = self._due(state, fresh)
+            due = [entry for entry in self._due(state) if entry not in map(Entry.of, fresh)]
             if not due:
                 break
             try:
@@ -137,32 +143,30 @@ class Arrangement:
                     f"bundle {due[0].bundle!r}" if due[0].bundle else "the settings' bundle",
                     "; ".join(error.sentences),
                 )
-        await self._acknowledge(state, fresh)
+        await self._acknowledge(state)
 
     def end(self) -> None:
         """Gives up what the shadow is doing."""
         if self._shadow is not None:
             self._shadow.end()
 
-    async def _commit(self, change: Change, fresh: Collection[Served]) -> None:
-        state = await asyncio.to_thread(self._store.change, change)
-        self.follow_mode(state)
-        self._follow(state, fresh)
-        await self._acknowledge(state, fresh)
+    async def _commit(self, change: Change, fresh: list[Served]) -> None:
+        self._fresh += fresh  # before the state names it: another change may follow that first
+        try:
+            state = await asyncio.to_thread(self._store.change, change)
+            self.follow_mode(state)
+            self._follow(state)
+            await self._acknowledge(state)
+        finally:
+            self._fresh = [served for served in self._fresh if served not in fresh]
 
-    async def _acknowledge(self, state: State, fresh: Collection[Served]) -> None:
+    async def _acknowledge(self, state: State) -> None:
         """Says that this worker follows, if it has the default model and tried all others."""
-        followed = state.default is None or state.default in self._known(fresh)
-        if followed and not self._due(state, fresh) and self._acknowledged < state.generation:
-            self._acknowledged = state.generation
-            await asyncio.to_thread(self._store.acknowledge, state.generation)
-
-    def _is_behind(self, state: State) -> bool:
-        """Whether there is something to do about a state, and now."""
-        if state.generation > self.state.generation:
-            return True
-        followed = state.default is None or state.default in self._known()
-        return bool(self._due(state)) or (followed and self._acknowledged < state.generation)
+        async with self._acknowledging:  # else an older number could be written last
+            followed = state.default is None or state.default in self._known()
+            if followed and not self._due(state) and self._acknowledged < state.generation:
+                await asyncio.to_thread(self._store.acknowledge, state.generation)
+                self._acknowledged = state.generation
 
     def follow_mode(self, state: State) -> None:
         """Presses or releases the stop button; it waits for no model."""
@@ -173,7 +177,7 @@ class Arrangement:
         what = "is pressed, people decide" if state.mode.abstain_all else "is released"
         _log.warning("the stop button %s (%s)", what, state.mode.reason or "no reason given")
 
-    def _follow(self, state: State, fresh: Collection[Served]) -> None:
+    def _follow(self, state: State, fresh: Collection[Served] = ()) -> None:
         """Arranges the models that are loaded; the present default stays until its successor is."""
         if state.generation < self.state.generation:
             return
@@ -214,11 +218,11 @@ class Arrangement:
     def _known(self, fresh: Collection[Served] = ()) -> dict[Entry | None, Served]:
         """The loaded models by their entries."""
         loaded = [served for served, _ in self._models.served()]
-        return {Entry.of(served): served for served in (*fresh, *loaded)}
+        return {Entry.of(served): served for served in (*fresh, *self._fresh, *loaded)}
 
-    def _due(self, state: State, fresh: Collection[Served] = ()) -> list[Entry]:
+    def _due(self, state: State) -> list[Entry]:
         """Models to load now: those not tried yet, and the default one every now and then."""
-        known, now = self._known(fresh), time.monotonic()
+        known, now = self._known(), time.monotonic()
         return [
             entry
             for entry in state.entries()

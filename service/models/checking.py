@@ -112,7 +112,7 @@ class Checks:
         self,
         bundle: Path,
         *,
-        loaded: Callable[[str], Served | None],
+        loaded: Callable[[str, str], Served | None],
         make_room: Callable[[], Awaitable[None]],
         present: Served | None,
     ) -> tuple[Judged, Served | None]:
@@ -120,7 +120,8 @@ class Checks:
 
         Args:
             bundle: Its folder.
-            loaded: The model in memory with a fingerprint, which need not be loaded again.
+            loaded: The model in memory with this name and fingerprint, which need not be loaded
+                again.
             make_room: Awaited before it is loaded; raises RefusedError if there is none.
             present: The model that it is held against; None: it is not held against the set.
 
@@ -134,7 +135,7 @@ class Checks:
         figures: tuple[AcceptanceFigure, ...] = ()
         try:
             fingerprint = await _in_thread(Reason.INTEGRITY, lambda: folder.fingerprint(bundle))
-            served = loaded(fingerprint)
+            served = loaded(bundle.name, fingerprint)
             if served is None:
                 manifest = await _in_thread(Reason.FORMAT, lambda: self._verify(bundle))
                 await make_room()

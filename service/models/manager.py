@@ -36,6 +36,8 @@ _POLL_S = 0.2
 _AGREEMENT_S = 60.0
 """Longest time for all workers to follow; each may have to load a model."""
 _AGREEMENT_POLL_S = 0.02
+_REST_S = 30.0
+"""Time to the next look at a new bundle that could not be judged; loading it again is dear."""
 
 
 class ModelManager:
@@ -133,7 +135,7 @@ class ModelManager:
         self._tasks.append(asyncio.create_task(repeat(_POLL_S, self._arrangement.catch_up)))
         if self._watch is not None:
             interval_s = settings.watch_interval_s
-            self._tasks.append(asyncio.create_task(repeat(interval_s, self._look)))
+            self._tasks.append(asyncio.create_task(repeat(interval_s, self._look, rest_s=_REST_S)))
 
     async def stop(self) -> None:
         """Watches no more; takes no part in what other workers do."""

@@ -11,18 +11,22 @@ from ibinn.errors import IbinnError
 _log = logging.getLogger(__name__)
 
 
-async def repeat(interval_s: float, work: Callable[[], Awaitable[None]]) -> None:
+async def repeat(
+    interval_s: float, work: Callable[[], Awaitable[None]], *, rest_s: float = 0.0
+) -> None:
     """Does the work until it is cancelled; says once what keeps it from going well.
 
     Args:
         interval_s: Seconds between the end of one time and the next.
         work: What to do.
+        rest_s: Least seconds until the next time after one that did not go well.
     """
     said = ""
     while True:
+        pause_s = max(interval_s, rest_s)
         try:
             await work()
-            said = ""
+            said, pause_s = "", interval_s
         except IbinnError as error:
             if str(error) != said:
                 said = str(error)
@@ -31,4 +35,4 @@ async def repeat(interval_s: float, work: Callable[[], Awaitable[None]]) -> None
             if repr(error) != said:
                 said = repr(error)
                 _log.exception("a fault of the server")
-        await asyncio.sleep(interval_s)
+        await asyncio.sleep(pause_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 from pathlib import Path
@@ -54,9 +55,9 @@ def named(settings: Settings, initial: Served, told: Entry | None) -> Served:
             )
         return served
     bundle = settings.bundle
-    if bundle is None or settings.models is None:
+    if bundle is None:
         return initial
-    if bundle.resolve().parent != settings.models.resolve():
+    if settings.models is None or bundle.resolve().parent != settings.models.resolve():
         return dataclasses.replace(initial, bundle=bundle.name)
     fingerprint = folder.fingerprint(settings.models / bundle.name)
     return dataclasses.replace(initial, bundle=bundle.name, fingerprint=fingerprint)
@@ -72,8 +73,12 @@ def judged(settings: Settings, served: Served, state: State) -> tuple[str, ...]:
         return ()
     if state.judged:
         return (served.fingerprint,)
-    older = [path for path in folder.complete(settings.models) if path.name < served.bundle]
-    return (*map(folder.fingerprint, older), served.fingerprint)
+    older = []
+    for path in folder.complete(settings.models):
+        if path.name < served.bundle:
+            with contextlib.suppress(OSError):  # it is being replaced: new enough to be looked at
+                older.append(folder.fingerprint(path))
+    return (*older, served.fingerprint)
 
 
 def forgetting(state: State, told: Entry | None, served: Served) -> State:

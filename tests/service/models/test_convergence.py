@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 
 import pytest
 
@@ -219,3 +220,48 @@ def test_a_server_does_not_start_from_a_damaged_state(tmp_path):
             monitor=Monitor(),
         )
     assert not list(tmp_path.glob("worker*"))
+
+
+async def test_a_change_is_followed_whichever_of_two_changes_is_followed_first(tmp_path):
+    async with managed(tmp_path) as found:
+        write(tmp_path / "models", "v2")
+        arrangement, store = found.manager._arrangement, found.manager._store
+        change, entered, gate = store.change, threading.Event(), threading.Event()
+
+        def late(how):
+            state = change(how)
+            if state.default is not None and not state.mode.abstain_all:
+                entered.set()
+                gate.wait(60)
+            return state
+
+        store.change = late
+        reload = asyncio.create_task(found.manager.reload("v2"))
+        await until(entered.is_set)
+        await found.manager.set_mode(abstain_all=True)
+        assert (found.default, arrangement.state.generation) == ("v2", 2)
+        gate.set()
+        await reload
+        assert (found.default, found.models.mode.abstain_all) == ("v2", True)
+        assert found.models.default.classifier.batch_sizes == [1, 32]
+
+
+async def test_the_stop_button_reaches_a_worker_that_is_busy_with_a_reload(tmp_path):
+    entered, gate = threading.Event(), threading.Event()
+
+    def load(bundle):
+        entered.set()
+        gate.wait(60)
+        return scripted.load(bundle)
+
+    async with workers(tmp_path) as (first, second):
+        write(tmp_path / "models", "v2")
+        second.manager._checks._load = load
+        reload = asyncio.create_task(second.manager.reload("v2"))
+        await until(entered.is_set)
+        await first.manager.set_mode(abstain_all=True)
+        assert second.models.mode.abstain_all
+        assert (await first.manager.state()).workers_agreeing == 2
+        gate.set()
+        await reload
+        assert (first.default, second.default) == ("v2", "v2")

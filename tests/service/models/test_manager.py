@@ -330,3 +330,12 @@ async def test_changes_come_one_after_the_other(tmp_path):
         await asyncio.gather(*map(found.manager.reload, names))
         assert roles(found) == {"v3": "default", "v2": "previous"}
         assert (await found.manager.state()).generation == 4
+
+
+async def test_the_same_content_under_another_name_is_served_under_that_name(tmp_path):
+    async with managed(tmp_path) as found:
+        for name in ("v2", "v3"):
+            write(tmp_path / "models", name, Script(name="same"), name="same")
+        for name in ("v2", "v3"):
+            await found.manager.reload(name)
+        assert roles(found) == {"v3": "default", "v2": "previous"}

@@ -96,7 +96,10 @@ async def test_whoever_starts_with_one_of_several_bundles_gets_none_of_the_older
         await until(lambda: found.default == "a-hotfix")
 
 
-async def test_a_broken_acceptance_set_is_said_once_and_the_bundle_waits_for_it(tmp_path, caplog):
+async def test_a_broken_acceptance_set_is_said_once_and_the_bundle_waits_for_it(
+    tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr("service.models.manager._REST_S", 0.01)
     folder = acceptance_set(tmp_path / "acceptance")
     async with managed(tmp_path, acceptance=folder, **QUICK) as found:
         (folder / "cat").rename(folder / "hat")
