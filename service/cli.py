@@ -33,7 +33,10 @@ _EPILOG = (
 
 PANELS = {
     "Model": ("bundle", "alpha", "policy", "device", "threads", "workers"),
-    "Address": ("host", "port", "metrics_port", "metrics", "reflection", "compression"),
+    "Address": (
+        *("host", "port", "metrics_port", "metrics", "reflection", "compression"),
+        "max_connection_age_s",
+    ),
     "Load": (
         *("max_batch_size", "max_batch_wait_s", "max_pending", "max_explain_pending"),
         *("stream_window", "caller_rate", "caller_burst", "request_timeout_s", "drain_timeout_s"),

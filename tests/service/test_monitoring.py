@@ -14,7 +14,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from ibinn.errors import ConfigError
+from service.models.candidates import Reason
 from service.monitoring import LANES, REASONS, MetricsEndpoint, Monitor, shared
+from service.scheduling.job import Lane
 from tests.service.running import until
 from tests.service.stub import ACCEPTED, INFO, UNKNOWN, make_prediction
 
@@ -130,6 +132,11 @@ def test_series_of_known_labels_exist_before_anything_happens() -> None:
     )
     assert value(registry, "ibinn_candidates_total", outcome="accepted", reason="none") == 0
     assert value(registry, "ibinn_decoder_faults_total", kind="timeout") == 0
+
+
+def test_labels_are_the_names_that_the_service_uses() -> None:
+    assert set(LANES) == set(Lane)
+    assert {"none", *REASONS} == set(Reason)
 
 
 def test_answer_without_a_p_value_is_no_answer_of_the_test() -> None:
