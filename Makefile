@@ -11,11 +11,12 @@ DATA_SOURCE ?= $(or $(IBINN_SHARED),../shared)/data
 DATASETS ?= cifar10 tiny-imagenet mnist
 PYTEST_ARGS ?=
 REPORT_ARGS ?=
+FUZZ_ARGS ?=
 
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := setup
-.PHONY: setup demo serve test test-all check format proto data train-default trust-report bench-trust study-small clean distclean help
+.PHONY: setup demo serve test test-all check format proto data train-default trust-report bench-trust fuzz study-small clean distclean help
 
 setup: $(STAMP) ## build .venv with the commands ibinn, ibinn-serve, ibinn-train (default)
 
@@ -67,6 +68,9 @@ trust-report: $(STAMP) data ## measure the embedded model anew: out/trust-report
 bench-trust: $(STAMP) ## what scoring and heatmaps cost beside the forward pass: out/trust-benchmarks.json
 	@mkdir -p out
 	$(BIN)/python -m tests.benchmarks.bench_trust --out out/trust-benchmarks.json
+
+fuzz: $(STAMP) ## mutated images, messages and connections against a server (FUZZ_ARGS="--inputs N --seed S"): out/fuzz
+	$(BIN)/python -m tests.fuzz.campaign --out out/fuzz $(FUZZ_ARGS)
 
 study-small: $(STAMP) data ## baselines and the γ series on digits and MNIST (two cores: under 30 minutes)
 	$(BIN)/ibinn-train study small --data data --out runs/study-small --accelerator cpu

@@ -163,8 +163,8 @@ async def _against_server(
         async with grpc.aio.insecure_channel(server.address) as channel:
             stage.channel = channel
             await stage.calls("warm-up", calls.image_calls(-seed, warm_up, images))
-            await stage.calls("warm-up", calls.message_calls(-seed, 2000, messages, small))
-            await stage.connections("warm-up", -seed, min(connections, 100))
+            await stage.calls("warm-up", calls.message_calls(-seed, warm_up // 2, messages, small))
+            await stage.connections("warm-up", -seed, min(connections, 600))
             stage.weigh("after_warm_up")
             await stage.calls("images", calls.image_calls(seed, image_count, images))
             await stage.calls("messages", calls.message_calls(seed, message_count, messages, small))

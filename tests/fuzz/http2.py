@@ -147,7 +147,7 @@ def _cut_off(rng: random.Random, headers: Headers, request: bytes) -> bytes:
 
 
 def _wrong_prefix(rng: random.Random, headers: Headers, request: bytes) -> bytes:
-    length = rng.choice((0, 1, len(request) - 1, len(request) + 1, 2**31 - 1, 2**32 - 1))
+    length = rng.choice((0, 1, max(0, len(request) - 1), len(request) + 1, 2**31 - 1, 2**32 - 1))
     body = prefixed(request, compressed=rng.choice((0, 1, 2, 255)), length=length)
     return call(headers, body * rng.choice((1, 1, 2)))
 
