@@ -18,6 +18,7 @@ from service.models.served import Served
 from tests.service.administered import administered
 from tests.service.models import scripted
 from tests.service.models.scripted import Script, acceptance_set, write
+from tests.service.running import until
 
 
 async def refusal(call) -> tuple[grpc.StatusCode, str, list[str]]:
@@ -173,3 +174,28 @@ async def test_a_model_that_callers_asked_leaves_memory_when_it_is_replaced(tmp_
             await asyncio.gather(*(found.classify() for _ in range(8)))
         gc.collect()
         assert gone() is None
+
+
+async def test_reloads_under_load_fail_no_call_and_no_answer_mixes_two_models(tmp_path):
+    confidences = {name: 0.5 + 0.05 * number for number, name in enumerate(("v2", "v3", "v4"))}
+    async with administered(tmp_path, max_batch_size=4) as found:
+        told = {(await found.classify()).versions.weights: 0.9}
+        answers, stop = [], asyncio.Event()
+
+        async def call() -> None:
+            while not stop.is_set():
+                answers.append(await found.classify())
+
+        async with asyncio.TaskGroup() as callers:  # a call that fails would end it
+            for _ in range(8):
+                callers.create_task(call())
+            for name, confidence in confidences.items():
+                write(found.models, name, Script(name=name, confidence=confidence))
+                response = await found.admin.Reload(admin.ReloadRequest(bundle=name))
+                told[response.candidate.versions.weights] = confidence
+                write(found.models, "bad", Script(name=name, fault="load"))
+                await refusal(found.admin.Reload(admin.ReloadRequest(bundle="bad")))
+            await until(lambda: {answer.versions.weights for answer in answers} == set(told))
+            stop.set()
+        for answer in answers:
+            assert answer.classes[0].probability == pytest.approx(told[answer.versions.weights])
