@@ -11,8 +11,7 @@ import pickle
 import signal
 import socket
 import traceback
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from ibinn.errors import ImageError
 from ibinn.images import PreparedImage
@@ -20,8 +19,8 @@ from service.decoding import frames
 from service.decoding.frames import Answer, Raised
 from service.decoding.hardening import harden
 
-if TYPE_CHECKING:
-    from service.models.served import Preparer
+Prepare = Callable[[bytes], object]
+"""A preparer, not trusted to give what it should."""
 
 _BUFFER_BYTES = 2**18
 
@@ -46,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _serve(connection: socket.socket, *, timeout_s: float) -> None:
-    preparers: dict[int, Preparer] = {}
+    preparers: dict[int, Prepare] = {}
     connection.sendall(frames.READY)
     with open(connection.fileno(), "rb", buffering=_BUFFER_BYTES, closefd=False) as stream:
         while (request := frames.read_request(stream)) is not None:
@@ -57,7 +56,7 @@ def _serve(connection: socket.socket, *, timeout_s: float) -> None:
             connection.sendall(frames.answer(results))
 
 
-def _prepare(preparer: Preparer, image: bytes, timeout_s: float) -> Answer:
+def _prepare(preparer: Prepare, image: bytes, timeout_s: float) -> Answer:
     signal.setitimer(signal.ITIMER_REAL, timeout_s)
     try:
         prepared = preparer(image)
