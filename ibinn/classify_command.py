@@ -26,11 +26,11 @@ from ibinn.json_lines import json_line
 from ibinn.rendering import prediction_block, predictions_table
 from ibinn.server_options import ServerOptions, with_server
 from ibinn.sources import Failure, Source, open_source
-from ibinn.terminal import complain, console, reported_errors
+from ibinn.terminal import complain, console, interruptible, reported_errors
 from ibinn.types import Prediction, Verdict
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
+"""Exit code after Ctrl-C or SIGTERM."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 Resume = Annotated[
@@ -116,7 +116,8 @@ def _write(source: Source, paths: Sequence[Path], out: Path, *, resume: bool) ->
     """Writes the answers; the number of images that have none."""
     failed = 0
     verdicts = dict.fromkeys(Verdict, 0)
-    with Results(out, versions=source.model().versions, resume=resume) as results:
+    versions = source.model().versions
+    with interruptible(), Results(out, versions=versions, resume=resume) as results:
         left = [path for path in paths if str(path) not in results.done]
         kept = len(paths) - len(left)
         written = 0

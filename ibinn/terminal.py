@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +30,23 @@ def reported_errors() -> Iterator[None]:
     except IbinnError as error:
         complain(error)
         raise typer.Exit(2) from error
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """A request to end (SIGTERM) is a KeyboardInterrupt, as Ctrl-C is."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def complain(error: IbinnError, *, image: Path | None = None) -> None:
