@@ -62,7 +62,7 @@ def serving(folder: Path, **changes: Any) -> Iterator[Running]:
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.service.stub_workers", json.dumps({"workers": 2, **changes})],
         cwd=ROOT,
-        env={**os.environ, "STUB_FOLDER": str(folder)},
+        env={**os.environ, "STUB_FOLDER": str(folder), "TMPDIR": str(folder)},
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -247,7 +247,7 @@ def test_models_that_cannot_be_loaded_end_the_server_with_their_message(tmp_path
     result = subprocess.run(
         [sys.executable, "-m", "tests.service.stub_workers", '{"workers": 2}'],
         cwd=ROOT,
-        env={**os.environ, "STUB_FOLDER": str(tmp_path)},
+        env={**os.environ, "STUB_FOLDER": str(tmp_path), "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
