@@ -9,7 +9,6 @@ Handlers are wrapped when the server is put together, so that a call costs no lo
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import functools
 import logging
 import math
@@ -23,7 +22,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
-from ibinn.errors import RequestError
+from ibinn.errors import ExpiredError, RequestError
 from service import logs, rules, traces
 from service.access import Access, tls
 from service.access.gate import Gate
@@ -47,13 +46,21 @@ class Border:
         access: Says who calls and what they may do.
         monitor: Counts calls and rejections.
         tracer: Makes a span of each call.
+        patience_s: Longest time for the message of a unary call to come.
         certificates: Whether callers show certificates, whose names then count.
     """
 
     def __init__(
-        self, *, access: Access, monitor: Monitor, tracer: Tracer, certificates: bool = False
+        self,
+        *,
+        access: Access,
+        monitor: Monitor,
+        tracer: Tracer,
+        patience_s: float,
+        certificates: bool = False,
     ) -> None:
         self.access = access
+        self.patience_s = patience_s
         self.monitor = monitor
         self.tracer = tracer
         self.certificates = certificates
@@ -84,20 +91,30 @@ class Border:
                 streams[route.method] = self._guarded_stream(route, path)
             else:
                 unary[route.method] = self._guarded_unary(route, path)
-        return Gate(access=self.access, service_name=service_name, unary=unary, streams=streams)
+        return Gate(
+            access=self.access,
+            patience_s=self.patience_s,
+            service_name=service_name,
+            unary=unary,
+            streams=streams,
+        )
 
     def _guarded_unary(self, route: Route, path: str) -> Callable[..., Any]:
         handle = route.unary
         assert handle is not None
 
-        async def guarded(raw: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        async def guarded(raw: bytes | None, context: grpc.aio.ServicerContext) -> bytes:
             passage = self._enter(route, path, context)
             with passage.span as span:
                 try:
-                    call = passage.begin(span)
+                    passage.begin(span)
+                    if raw is None:
+                        raise ExpiredError(
+                            f"the call's message did not arrive within {self.patience_s:g} s; "
+                            "send it at once"
+                        )
                     message = parse(route.request, raw)
-                    if named := getattr(message, "request_id", ""):
-                        call = passage.rename(named)
+                    call = passage.named(message)
                     context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
                     if route.images:
                         call.charge(route.images)
@@ -126,7 +143,8 @@ class Border:
             passage = self._enter(route, path, context)
             with passage.span as span:
                 try:
-                    call = passage.begin(span)
+                    passage.begin(span)
+                    call = passage.named(None)
                     await context.send_initial_metadata(((REQUEST_ID, call.request_id),))
                     messages = (parse(route.request, raw) async for raw in raws)
                     async for response in handle(messages, call):
@@ -161,12 +179,13 @@ class _Passage:
 
     __slots__ = (
         "_border",
+        "_caller",
         "_code",
         "_context",
+        "_metadata",
         "_reason",
         "_route",
         "_start",
-        "call",
         "request_id",
         "span",
     )
@@ -181,37 +200,33 @@ class _Passage:
         self._code = grpc.StatusCode.OK
         self._reason = ""
         self.request_id = ""
-        self.span = border.tracer.span(path, context.invocation_metadata() or ())
+        self._metadata = context.invocation_metadata() or ()
+        self.span = border.tracer.span(path, self._metadata)
 
-    def begin(self, span: traces.Span) -> Call:
-        """Who calls and may they; names the call."""
-        border, context = self._border, self._context
+    def begin(self, span: traces.Span) -> None:
+        """Who calls, and may they."""
+        border, context, metadata = self._border, self._context, self._metadata
         traces.enter(span)
-        metadata = context.invocation_metadata() or ()
-        self.request_id = _named(metadata) or uuid.uuid4().hex
-        logs.bind(self.request_id, self._route.method)
+        self.request_id = _named(metadata)
         if self._route.role is None:
-            caller = _ANYBODY
-        else:
-            names = tls.certificate_names(context.auth_context()) if border.certificates else ()
-            caller = border.access.identify(metadata, context.peer(), names)
-            border.access.require(caller, self._route.role)
-        remaining_s = context.time_remaining()
-        self.call = Call(
+            self._caller = _ANYBODY
+            return
+        names = tls.certificate_names(context.auth_context()) if border.certificates else ()
+        self._caller = border.access.identify(metadata, context.peer(), names)
+        border.access.require(self._caller, self._route.role)
+
+    def named(self, message: Any) -> Call:
+        """The call under the name that its message gives it, or metadata, or this server."""
+        self.request_id = getattr(message, "request_id", "") or self.request_id or uuid.uuid4().hex
+        logs.bind(self.request_id, self._route.method)
+        remaining_s = self._context.time_remaining()
+        return Call(
             method=self._route.method,
             request_id=self.request_id,
-            caller=caller,
+            caller=self._caller,
             deadline=math.inf if remaining_s is None else self._start + remaining_s,
-            charge=functools.partial(border.access.charge, caller),
+            charge=functools.partial(self._border.access.charge, self._caller),
         )
-        return self.call
-
-    def rename(self, request_id: str) -> Call:
-        """The message names the call itself."""
-        self.request_id = request_id
-        logs.bind(request_id, self._route.method)
-        self.call = dataclasses.replace(self.call, request_id=request_id)
-        return self.call
 
     def given_up(self) -> None:
         """The caller does not wait any more."""
@@ -221,6 +236,9 @@ class _Passage:
 
     def failed(self, error: Exception) -> Failure:
         """What to tell the caller about an exception."""
+        if not self.request_id:
+            self.request_id = uuid.uuid4().hex
+            logs.bind(self.request_id, self._route.method)
         told = failure(error, request_id=self.request_id)
         self._code, self._reason = told.code, told.reason
         if told.incident_id is not None:

@@ -50,6 +50,7 @@ _STARTING_CALLS = 100_000
 """Calls that gRPC holds until Python takes them over. Beyond its own limit of 1,000 it would end
 some as CANCELLED, which tells a caller nothing; turning them away is this server's to do."""
 _CONNECTION_GRACE_S = 60.0
+_HANDSHAKE_S = 20.0
 _COMPRESSIONS = {
     "none": grpc.Compression.NoCompression,
     "gzip": grpc.Compression.Gzip,
@@ -117,6 +118,7 @@ class Server:
             access=Access.open(settings),
             monitor=self.monitor,
             tracer=self._tracer,
+            patience_s=settings.request_timeout_s,
             certificates=settings.tls_client_ca is not None,
         )
         self._health = health.aio.HealthServicer()
@@ -218,6 +220,8 @@ def _channel_options(settings: Settings, *, reuse_port: bool) -> tuple[tuple[str
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        # So is one that never says that it speaks HTTP/2.
+        ("grpc.server_handshake_timeout_ms", round(1000 * _HANDSHAKE_S)),
         # What a revoked token or certificate opened ends, and connections spread over replicas.
         ("grpc.max_connection_age_ms", round(1000 * settings.max_connection_age_s)),
         ("grpc.max_connection_age_grace_ms", round(1000 * _CONNECTION_GRACE_S)),

@@ -1,7 +1,8 @@
-"""Turns callers away at the door: before their message is read."""
+"""Turns callers away at the door: before their message is read, or where none comes."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -9,17 +10,24 @@ import grpc
 
 from service.access.access import Access
 
-Unary = Callable[[bytes, Any], Awaitable[bytes]]
+_READING = 128
+"""Calls that may wait for their message without limit of time."""
+Unary = Callable[[bytes | None, Any], Awaitable[bytes]]
+"""Takes the message, or None where it did not come in time."""
 
 
 class Gate(grpc.GenericRpcHandler):
     """The handlers of a service, of which callers without a known token get only the refusal.
 
-    gRPC reads the message of a unary call, however large, before its handler runs; so callers
-    that nobody knows could fill the memory. A handler of streams runs before anything is read.
+    gRPC reads the message of a unary call, however large and for however long, before its handler
+    runs; so callers that nobody knows could fill the memory, and those that send half a message or
+    none the number of calls that there may be. A handler of streams runs before anything is read,
+    and can lose patience; it also costs each call time. So calls go the short way while few of
+    them wait for their message, and the patient way once many do.
 
     Args:
         access: Says who may enter.
+        patience_s: Longest time for the message of a unary call to come.
         unary: The service's unary methods, by name; each refuses by itself who may not call.
         streams: Its methods of streams, by name.
         service_name: Full name of the service.
@@ -29,28 +37,67 @@ class Gate(grpc.GenericRpcHandler):
         self,
         *,
         access: Access,
+        patience_s: float,
         service_name: str,
         unary: dict[str, Unary],
         streams: dict[str, Callable[..., Any]],
     ) -> None:
         self._access = access
+        self._reading = 0
         shared = {
             name: grpc.stream_stream_rpc_method_handler(stream) for name, stream in streams.items()
         }
-        inside = {name: grpc.unary_unary_rpc_method_handler(call) for name, call in unary.items()}
+        inside = {
+            name: grpc.unary_unary_rpc_method_handler(self._counted(call))
+            for name, call in unary.items()
+        }
+        patient = {
+            name: grpc.stream_unary_rpc_method_handler(_read(call, patience_s))
+            for name, call in unary.items()
+        }
         outside = {
             name: grpc.stream_unary_rpc_method_handler(_unread(call))
             for name, call in unary.items()
         }
         self._inside = grpc.method_handlers_generic_handler(service_name, {**shared, **inside})
+        self._patient = grpc.method_handlers_generic_handler(service_name, {**shared, **patient})
         self._outside = grpc.method_handlers_generic_handler(service_name, {**shared, **outside})
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """The handler of a call; None: not of this service."""
         found = self._inside.service(handler_call_details)
-        if found is None or self._access.may_enter(handler_call_details.invocation_metadata or ()):
+        if found is None or found.request_streaming:
             return found
-        return self._outside.service(handler_call_details)
+        if not self._access.may_enter(handler_call_details.invocation_metadata or ()):
+            return self._outside.service(handler_call_details)
+        if self._reading >= _READING:
+            return self._patient.service(handler_call_details)
+        self._reading += 1
+        return found
+
+    def _counted(self, call: Unary) -> Unary:
+        # A call that ends before its message is there is never taken off the count: who does that
+        # often is let in the patient way for good, which is safe and only a little slower.
+        async def counted(message: bytes | None, context: Any) -> bytes:
+            self._reading -= 1
+            return await call(message, context)
+
+        return counted
+
+
+def _read(call: Unary, patience_s: float) -> Callable[[Any, Any], Awaitable[bytes]]:
+    """The same method as one of streams: it gets the first message."""
+
+    async def read(messages: Any, context: Any) -> bytes:
+        message: bytes | None
+        try:
+            async with asyncio.timeout(patience_s):
+                message = await anext(messages, b"")
+        except TimeoutError:
+            message = None
+        return await call(message, context)
+
+    return read
 
 
 def _unread(call: Unary) -> Callable[[Any, Any], Awaitable[bytes]]:

@@ -71,6 +71,7 @@ class Job:
         future: Its outcome.
         prepared: The decoded image, once there is one.
         prepare_s: Seconds of decoding.
+        decoder: Of a job that is decoded by the task that submitted it, that task.
     """
 
     lane: Lane
@@ -83,3 +84,4 @@ class Job:
     prepared: PreparedImage | None = None
     prepare_s: float = 0.0
     predicted_s: float = 0.0
+    decoder: asyncio.Task[object] | None = None

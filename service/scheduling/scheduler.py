@@ -121,12 +121,8 @@ class Scheduler:
                 self._undecoded += 1
                 self._pump_decoding()
             else:  # nobody to share a frame with: without a task of its own
-                self._take_frame([job])
-                async with asyncio.timeout_at(job.deadline):
-                    await self._decode_frame([job])
+                await self._decode_alone(job)
             return await job.future
-        except TimeoutError as error:
-            raise _too_late(self._clock() - job.arrived) from error
         except BaseException:
             self._withdraw(job)
             raise
@@ -241,6 +237,9 @@ class Scheduler:
             self._ready[job.lane].remove(job)
 
     def _expire(self, job: Job) -> None:
+        if job.decoder is not None:
+            decoder, job.decoder = job.decoder, None
+            decoder.cancel()
         now = self._clock()
         waited_s = now - job.arrived
         self._delay.observe(now, actual_s=waited_s, predicted_s=job.predicted_s)
@@ -284,6 +283,19 @@ class Scheduler:
                 self._undecoded -= len(jobs)
                 return jobs
         return []
+
+    async def _decode_alone(self, job: Job) -> None:
+        task = asyncio.current_task()
+        self._take_frame([job])
+        job.decoder = task
+        try:
+            await self._decode_frame([job])
+        except asyncio.CancelledError:
+            # Of its own timer, or of its caller?
+            if job.decoder is not None or task is None or task.uncancel() > 0:
+                raise
+        finally:
+            job.decoder = None
 
     def _take_frame(self, jobs: list[Job]) -> None:
         self._frames += 1

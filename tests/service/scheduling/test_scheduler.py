@@ -351,3 +351,27 @@ async def test_where_the_time_went_adds_up() -> None:
     assert parts <= total_s + 1e-6
     assert math.isfinite(parts)
     assert dataclasses.asdict(outcome)["batch_size"] == 1
+
+
+async def test_an_image_whose_decoding_outlasts_its_deadline_is_told_so_in_time() -> None:
+    bench = Bench()
+    bench.decoders.gate.clear()
+    start = time.monotonic()
+    with pytest.raises(ExpiredError):
+        await bench.submit(b"slow", timeout_s=0.05)
+    assert time.monotonic() - start < 5
+    bench.decoders.gate.set()
+    assert (await bench.submit(b"next")).value == b"next"
+    assert bench.scheduler.pending == 0
+
+
+async def test_a_caller_that_leaves_while_its_image_is_decoded_is_let_go() -> None:
+    bench = Bench()
+    bench.decoders.gate.clear()
+    job = bench.submit(b"slow")
+    await until(lambda: bench.decoders.frames == [1])
+    job.cancel()
+    done = await asyncio.gather(job, return_exceptions=True)
+    assert isinstance(done[0], asyncio.CancelledError)
+    bench.decoders.gate.set()
+    assert (await bench.submit(b"next")).value == b"next"
