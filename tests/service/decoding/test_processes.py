@@ -404,7 +404,8 @@ async def test_a_process_has_given_up_what_decoding_does_not_need(
     assert found["no_new_privs"] == 1
     assert found["oom"] >= 900
     assert set(found["environment"]) <= {
-        *("PYTHONPATH", "OPENBLAS_NUM_THREADS", "LD_LIBRARY_PATH", "LC_CTYPE")
+        *("PYTHONPATH", "OPENBLAS_NUM_THREADS", "LD_LIBRARY_PATH", "LC_CTYPE"),
+        *("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"),
     }
     assert found["modules"] == []
     assert found["cwd"] == "/"
