@@ -16,7 +16,7 @@ import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
@@ -129,7 +129,7 @@ class Border:
                     told = passage.failed(error)
                 finally:
                     passage.end(span)
-            await context.abort(told.code, told.message, told.trailing_metadata(passage.request_id))
+            await _abort(context, told, passage.request_id)
 
         return guarded
 
@@ -157,7 +157,7 @@ class Border:
                     told = passage.failed(error)
                 finally:
                     passage.end(span)
-            await context.abort(told.code, told.message, told.trailing_metadata(passage.request_id))
+            await _abort(context, told, passage.request_id)
 
         return guarded
 
@@ -292,3 +292,8 @@ def _named(metadata: Sequence[tuple[str, Any]]) -> str:
                 field=REQUEST_ID,
             )
     return ""
+
+
+async def _abort(context: grpc.aio.ServicerContext, told: Failure, request_id: str) -> NoReturn:
+    await context.abort(told.code, told.message, told.trailing_metadata(request_id))
+    raise AssertionError("abort raises")
