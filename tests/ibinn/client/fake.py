@@ -110,10 +110,11 @@ class Ended(Exception):  # noqa: N818 - not an error of the test
 
 def answer_to(request: service.ClassifyRequest, **changes: Any) -> service.ClassifyResult:
     """The result of one image of a stream; its record id holds the image's bytes."""
-    message = converters.classification(make_prediction(**changes))
-    message.record_id = request.image.hex()
-    message.request_id = request.request_id
-    return service.ClassifyResult(request_id=request.request_id, classification=message)
+    result = service.ClassifyResult(request_id=request.request_id)
+    converters.fill(result.classification, make_prediction(**changes), service.AnswerOptions())
+    result.classification.record_id = request.image.hex()
+    result.classification.request_id = request.request_id
+    return result
 
 
 def refusal_of(request: service.ClassifyRequest, fail: Fail) -> service.ClassifyResult:
