@@ -22,6 +22,10 @@ OURS = "/ibinn.v1.ClassificationService/"
 _ADMIN = "/ibinn.v1.AdminService/"
 _OIP = "/inference.GRPCInferenceService/"
 
+TOKEN = "ibinn_" + "f" * 43
+"""Allows everything on the fuzzed server."""
+AUTHORIZATION = ("authorization", f"Bearer {TOKEN}")
+
 UNARY: dict[str, type[Message]] = {
     f"{OURS}Classify": service.ClassifyRequest,
     f"{OURS}Explain": service.ExplainRequest,
@@ -46,7 +50,9 @@ STREAM: dict[str, type[Message]] = {
 GRPCS_OWN = ("/grpc.",)
 """Services that come with gRPC; what they answer to bytes that are no message is gRPC's."""
 
-_METADATA = (
+Metadata = tuple[tuple[str, str | bytes], ...]
+
+_METADATA: Metadata = (
     ("x-request-id", "r-1"),
     ("x-request-id", "not an id!"),
     ("x-request-id", "x" * 3000),
@@ -74,7 +80,7 @@ class FuzzCall:
     method: str
     stream: bool
     messages: tuple[bytes, ...]
-    metadata: tuple[tuple[str, str | bytes], ...] = ()
+    metadata: Metadata = (AUTHORIZATION,)
     inputs: int = 1
 
 
@@ -135,7 +141,10 @@ def message_calls(
             data = rng.choice(others)
         if rng.random() < 0.8:
             data = message_mutations.mutated(data, rng, others)
-        metadata = (rng.choice(_METADATA),) if rng.random() < 0.05 else ()
+        metadata: Metadata = (AUTHORIZATION,)
+        if rng.random() < 0.05:
+            odd = rng.choice(_METADATA)
+            metadata = (odd,) if odd[0] == "authorization" else (AUTHORIZATION, odd)
         yield FuzzCall(
             name=name,
             method=method,

@@ -15,7 +15,7 @@ from hpack import Decoder, Encoder, HPACKError
 
 from ibinn.v1 import classification_service_pb2 as service
 from tests.fuzz import message_mutations, seeds
-from tests.fuzz.calls import OURS
+from tests.fuzz.calls import AUTHORIZATION, OURS
 from tests.fuzz.judging import Finding, Tally
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -92,6 +92,7 @@ def conversation(rng: random.Random) -> bytes:
         (":authority", "localhost"),
         ("content-type", "application/grpc"),
         ("te", "trailers"),
+        AUTHORIZATION,
     ]
     return rng.choice(_DAMAGES)(rng, headers, request)
 

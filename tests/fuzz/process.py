@@ -56,13 +56,13 @@ def running(log: Path) -> Iterator[FuzzedServer]:
     """A server on a free port; ended afterwards.
 
     Args:
-        log: Where it writes.
+        log: Where it writes; what it needs goes into a folder beside it.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
         log.open("w", encoding="utf-8") as errors,
         subprocess.Popen(
-            [sys.executable, "-m", "tests.fuzz.server"],
+            [sys.executable, "-m", "tests.fuzz.server", str(log.parent.absolute() / "server")],
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,

@@ -1,8 +1,9 @@
 """The server that is fuzzed, a process of its own: everything real but the network's figures.
 
-    python -m tests.fuzz.server
+    python -m tests.fuzz.server FOLDER
 
-Prints its address, then its process id; serves until SIGTERM.
+Prints its address and serves until SIGTERM. The folder gets what it needs: a file of tokens, with
+one that allows everything, and a folder of models, without any.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,8 +19,11 @@ import numpy as np
 
 from ibinn.images import ImagePreparer, PreparedImage
 from ibinn.types import Explanation, ModelInfo, Prediction
+from service.access.grants import token_digest
+from service.call import Role
 from service.server import Addresses, serve
 from service.settings import Settings
+from tests.fuzz.calls import TOKEN
 from tests.fuzz.targets import LIMITS, PREPARER
 from tests.service.stub import CLASSES, INFO, make_heatmap, make_prediction
 
@@ -63,7 +67,15 @@ class FuzzedClassifier:
 def main() -> None:
     """Serves on a free port of this machine."""
     logging.basicConfig(level=logging.WARNING)
+    folder = Path(sys.argv[1])
+    models, tokens = folder / "models", folder / "tokens.toml"
+    models.mkdir(parents=True, exist_ok=True)
+    roles = ", ".join(f'"{role}"' for role in Role)
+    digest = token_digest(TOKEN).hex()
+    tokens.write_text(f'[[token]]\nname = "fuzz"\nsha256 = "{digest}"\nroles = [{roles}]\n')
     settings = Settings(
+        models=models,
+        tokens=tokens,
         port=0,
         metrics_port=0,
         max_image_bytes=LIMITS.max_bytes,
@@ -76,7 +88,7 @@ def main() -> None:
         return FuzzedClassifier()
 
     def announce(addresses: Addresses, info: ModelInfo) -> None:
-        print(addresses.grpc, addresses.metrics, os.getpid(), flush=True)
+        print(addresses.grpc, flush=True)
 
     asyncio.run(serve(settings, load, on_ready=announce))
 
