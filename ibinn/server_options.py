@@ -88,9 +88,12 @@ class ServerOptions:
 
     def client(self) -> Client:
         """The client that the options ask for."""
-        from ibinn.client import Client
+        from ibinn.client import Client, Retry
 
-        return Client(self._target(), model=self.model or "", **self._connection())
+        # Whoever sends a folder would rather wait than get it back with holes. A stream slows down
+        # at each refusal, so that patience is no burden to the server.
+        patient = Retry(attempts=6, budget=1000.0, refill=1.0)
+        return Client(self._target(), model=self.model or "", retry=patient, **self._connection())
 
     def admin_client(self) -> AdminClient:
         """The operator's client that the options ask for."""

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from ibinn import cli, sources
+from ibinn.client import ClientTls, Retry
 from ibinn.errors import ConfigError, ImageDecodeError, UnavailableError
 from ibinn.server_options import ServerOptions
 from ibinn.tables import Format, Outcome, Row, read_table
@@ -82,10 +83,8 @@ def classifier(monkeypatch: pytest.MonkeyPatch) -> StubClassifier:
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
     """How each client was made."""
-    from ibinn.client import ClientTls
-
     StubClient.made = []
-    module = SimpleNamespace(Client=StubClient, ClientTls=ClientTls)
+    module = SimpleNamespace(Client=StubClient, ClientTls=ClientTls, Retry=Retry)
     monkeypatch.setitem(sys.modules, "ibinn.client", module)  # type: ignore[arg-type]
     return StubClient.made
 

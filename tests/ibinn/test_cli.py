@@ -19,6 +19,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from ibinn import __version__, cli, sources
+from ibinn.client import Retry
 from ibinn.errors import (
     BundleNotFoundError,
     ImageDecodeError,
@@ -184,7 +185,9 @@ def classifier(monkeypatch: pytest.MonkeyPatch) -> StubClassifier:
 
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ibinn.client", SimpleNamespace(Client=StubClient))  # type: ignore[arg-type]
+    monkeypatch.setitem(
+        sys.modules, "ibinn.client", SimpleNamespace(Client=StubClient, Retry=Retry)
+    )  # type: ignore[arg-type]
 
 
 @pytest.fixture

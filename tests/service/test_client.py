@@ -225,6 +225,18 @@ async def test_a_folder_is_classified_by_a_server_into_a_table(folder: Path, for
     assert broken.request_id
 
 
+async def test_a_folder_over_the_callers_rate_takes_longer_and_has_no_holes(folder: Path) -> None:
+    (folder / "images" / "broken.png").unlink()
+    out = folder / "results.jsonl"
+    async with running(caller_rate=40.0, caller_burst=2) as run:
+        result = await asyncio.to_thread(
+            ibinn, "classify", folder / "images", "--out", out, "--server", run.addresses.grpc
+        )
+        assert run.metric("ibinn_rejections_total", reason="RATE_LIMITED") > 0
+    assert result.exit_code == 0, result.output
+    assert len(rows(out)) == 30
+
+
 async def test_an_operator_commands_a_server(tmp_path: Path) -> None:
     async with administered(tmp_path) as server:
         (tmp_path / "token").write_text(server.token)
