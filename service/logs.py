@@ -19,6 +19,8 @@ from typing import Literal, TextIO
 from pythonjsonlogger.json import JsonFormatter
 
 _OURS = ("service", "ibinn")
+_GRPC = "grpc._cython.cygrpc"
+_HUNG_UP = "ExecuteBatchError"
 _FIELDS = ("request_id", "method", "status", "reason", "seconds", "incident", "left_out")
 """Extra fields that entries may have, in this order in text."""
 
@@ -53,6 +55,7 @@ def configure(*, level: str, form: Literal["text", "json"]) -> None:
     root.setLevel(max(least, logging.WARNING))
     for name in _OURS:
         logging.getLogger(name).setLevel(least)
+    logging.getLogger(_GRPC).addFilter(_is_news)
     logging.captureWarnings(True)
 
 
@@ -121,6 +124,15 @@ class _ToStandardError(logging.StreamHandler[TextIO]):
     @stream.setter
     def stream(self, stream: TextIO) -> None:
         raise AttributeError("entries go to standard error")
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Leaves out gRPC's error, with a trace, for each caller that is gone while its answer is sent.
+
+    The border writes such a call down as refused, reason CANCELLED, and bounds how often.
+    """
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or kind.__name__ != _HUNG_UP
 
 
 def _add_call(record: logging.LogRecord) -> bool:

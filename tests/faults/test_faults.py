@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults import draining
+from tests.faults import draining, leaks
 
 
 @pytest.mark.slow
@@ -17,3 +17,8 @@ def test_sigterm_under_load_loses_no_accepted_request() -> None:
 @pytest.mark.slow
 def test_a_hanging_network_does_not_keep_a_stopped_server() -> None:
     assert draining.while_the_network_hangs(drain_timeout_s=0.5).broken == ()
+
+
+@pytest.mark.slow
+def test_rude_callers_leave_nothing_behind() -> None:
+    assert leaks.of_rude_callers(cycles=240, silent=0).broken == ()

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc._cython import cygrpc
 
 from ibinn.v1.classification_service_pb2 import ClassifyRequest, ExplainRequest
 from ibinn.v1.classification_service_pb2_grpc import ClassificationServiceStub
@@ -158,3 +159,17 @@ async def test_calls_without_answer_leave_one_entry_each_and_nothing_of_what_was
 async def refused(call: Any) -> None:
     with pytest.raises(grpc.aio.AioRpcError):
         await call
+
+
+def test_a_caller_gone_within_its_answer_leaves_no_error_of_grpc_but_other_faults_do(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure(level="info", form="json")
+    grpcs = logging.getLogger("grpc._cython.cygrpc")
+    for error in (cygrpc.ExecuteBatchError("the caller is gone"), RuntimeError("a fault")):
+        try:
+            raise error
+        except Exception:  # noqa: BLE001 - as gRPC does
+            grpcs.exception("raised by a handler")
+    (entry,) = entries(capsys)
+    assert "a fault" in entry["exception"]
