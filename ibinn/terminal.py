@@ -11,7 +11,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from ibinn.errors import IbinnError
+from ibinn.errors import IbinnError, RemoteError
 
 PLAIN_WIDTH = 160
 
@@ -50,6 +50,10 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def complain(error: IbinnError, *, image: Path | None = None) -> None:
-    """Tell an error on stderr, with the image it concerns unless the message names it."""
+    """Tell an error on stderr, with the image it concerns unless the message names it.
+
+    What a server said of a request has the request's name beside it, by which its logs have it.
+    """
     where = f"{image}: " if image is not None and str(image) not in str(error) else ""
-    typer.echo(f"ibinn: {where}{error}", err=True)
+    told = isinstance(error, RemoteError) and error.reason and error.request_id
+    typer.echo(f"ibinn: {where}{error}" + (f" (request {told})" if told else ""), err=True)

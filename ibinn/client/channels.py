@@ -134,8 +134,8 @@ class Connection:
             raise ConfigError("the token holds characters other than printable ASCII; check it")
         if self.token and not (self.secure or self.allow_plaintext_token or _is_local(self.target)):
             raise ConfigError(
-                f"the token would go to {self.target} in the clear; use TLS, or allow it with "
-                "allow_plaintext_token=True where the network itself is trusted"
+                f"the token would go to {self.target} in the clear; use TLS, or allow it where the "
+                "network itself is trusted (allow_plaintext_token=True, --allow-plaintext-token)"
             )
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -254,6 +255,7 @@ async def test_an_operator_commands_a_server(tmp_path: Path) -> None:
         assert (refused.exit_code, refused.stderr[:6]) == (1, "ibinn:")
         missing = await admin("reload", "none")
         assert missing.exit_code == 2
+        assert re.search(r" \(request [0-9a-f]{32}\)\n$", missing.stderr)
         unknown = await asyncio.to_thread(ibinn, "admin", "status", "--server", server.target)
         assert unknown.exit_code == 2
         assert "token" in unknown.stderr
