@@ -37,6 +37,7 @@ _WARM_SHARE = 0.1
 _CONNECTIONS_SHARE = 0.02
 _SMALL_BYTES = 2000
 _TRACE = "Traceback (most recent call last)"
+_CALLER_GONE = "ExecuteBatchError"
 _OUR_PATHS = ("/service/", "/ibinn/", "/tests/")
 
 
@@ -194,9 +195,13 @@ def _judge_process(report: Report, server: process.FuzzedServer, out: Path) -> N
 
 
 def _traces(logged: str) -> list[str]:
-    """The first few traces that tell of our own code; gRPC logs some of what it refuses."""
-    traces = [_TRACE + part[:1500] for part in logged.split(_TRACE)[1:]]
-    return [trace for trace in traces if any(path in trace for path in _OUR_PATHS)][:5]
+    """The first few traces that tell of our own code.
+
+    gRPC logs one for what it cannot parse, and one where a caller has gone before its status.
+    """
+    traces = [_TRACE + part[:3000] for part in logged.split(_TRACE)[1:]]
+    ours = [trace for trace in traces if any(path in trace for path in _OUR_PATHS)]
+    return [trace for trace in ours if _CALLER_GONE not in trace][:5]
 
 
 @dataclass(slots=True, kw_only=True)
