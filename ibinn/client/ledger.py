@@ -1,10 +1,14 @@
 """Which images of a stream are unanswered, which are to be sent, and which results go out next.
 
 No input or output here: `ibinn.client.streams` moves the messages. At most a window of images is
-between the caller's iterator and the caller's results. An image that is turned away, and every
-unanswered one when the stream breaks, is sent again as `ibinn.client.retries` allows; nothing is
-sent until the wait is over, and the number of images under way is halved at each refusal and
-grows by one per round of answers, so that a sender finds the rate that the server bears.
+between the caller's iterator and the caller's results.
+
+When the stream breaks, the unanswered images are sent again as `ibinn.client.retries` allows. An
+image that is turned away is sent again too, and the sender slows down: nothing is sent until the
+wait is over, and the number of images under way is halved at each round with a refusal and grows
+by one in two rounds of answers, so that it finds the rate that the server bears. That, not the
+budget, keeps a stream from multiplying an overload. Refusals end as results only when as many
+rounds as there are attempts brought no answer at all.
 """
 
 from __future__ import annotations
@@ -41,12 +45,10 @@ class Answered:
 
 @dataclass(slots=True, kw_only=True)
 class _Entry:
-    """An image without an answer: its position, its request, how often it was turned away, and in
-    which round it was sent last."""
+    """An image without an answer: its position, its request, and the round it was sent in last."""
 
     index: int
     request: service.ClassifyRequest
-    failed: int = 0
     round: int = 0
 
 
@@ -96,6 +98,7 @@ class Ledger:
         self._most_under_way = float(window)
         self._not_before = 0.0
         self._round = 0  # refusals of images sent in one round count once
+        self._fruitless = 0  # rounds that were refused since the last answer
         self._breaks = 0  # of the stream, since the last answer
 
     @property
@@ -169,7 +172,8 @@ class Ledger:
                 self._turned_away(entry, found)
             else:
                 self._budget.succeeded()
-                more = self._most_under_way + 1 / self._most_under_way
+                self._fruitless = 0
+                more = self._most_under_way + 0.5 / self._most_under_way
                 self._most_under_way = min(float(self._window), more)
                 self._settle(entry.index, found)
 
@@ -214,18 +218,19 @@ class Ledger:
         return group
 
     def _turned_away(self, entry: _Entry, error: Failed) -> None:
-        entry.failed += 1
-        affordable = self._budget.failed()
-        wait_s = self._retry.wait_s(entry.failed, error, draw=self._draw)
-        too_long = self._longest_wait_s is not None and wait_s > self._longest_wait_s
-        if entry.failed >= self._retry.attempts or not affordable or too_long:
-            self._settle(entry.index, error)
-            return
+        asked_s = error.retry_after_s or 0.0
         if entry.round == self._round:
             self._round += 1
+            self._fruitless += 1
             self._most_under_way = max(1.0, self._most_under_way / 2)
-        self._pause(wait_s)
-        heapq.heappush(self._outbox, (entry.index, entry))
+            self._pause(self._retry.wait_s(self._fruitless, error, draw=self._draw))
+        else:
+            self._pause(asked_s)
+        too_long = self._longest_wait_s is not None and asked_s > self._longest_wait_s
+        if self._fruitless >= self._retry.attempts or too_long:
+            self._settle(entry.index, error)
+        else:
+            heapq.heappush(self._outbox, (entry.index, entry))
 
     def _too_large(self, error: InvalidImageError) -> None:
         """gRPC refuses a whole message and ends the stream; it does not say which one."""

@@ -177,39 +177,58 @@ def test_refusals_halve_what_is_under_way_once_a_round_and_answers_let_it_grow()
     assert sent(found) == [["r0"], ["r1"], ["r2"], ["r3"]]
     refuse(found, "r0")
     clock.now += found.pause_s
-    answer(found, "r1", "r2", "r3")  # 2 → 2.5 → 2.9 → 3.2
-    assert sent(found) == [["r0"], ["r4"], ["r5"]]
+    answer(found, "r1", "r2", "r3")  # 2 → 2.25 → 2.47 → 2.67
+    assert sent(found) == [["r0"], ["r4"]]
+    answer(found, "r0", "r4")  # → 2.86 → 3.04
+    assert sent(found) == [["r5"], ["r6"], ["r7"]]
 
 
-def test_an_image_refused_too_often_or_for_too_long_has_its_refusal_as_result() -> None:
+def test_images_are_sent_again_as_long_as_any_is_answered() -> None:
     clock = Time()
-    found = ledger(clock, retry=Retry(attempts=2, budget=100.0), longest_wait_s=10.0)
-    for index in range(2):
+    found = ledger(clock, retry=Retry(attempts=2, budget=0.0))
+    for index in range(8):
         found.add(request(index))
-    sent(found)
-    refuse(found, "r1", Fail(Code.RESOURCE_EXHAUSTED, retry_after_s=11.0))
-    refuse(found, "r0")
+    for index in range(8):
+        names = [name for names in sent(found) for name in names]
+        assert names[0] == f"r{index}"
+        for name in names[1:]:
+            refuse(found, name)
+        answer(found, names[0])
+        clock.now += found.pause_s
+    assert taken(found) == list(range(8))
+    assert found.is_settled
+
+
+def test_rounds_without_any_answer_end_as_refusals() -> None:
+    clock = Time()
+    found = ledger(clock, retry=Retry(attempts=2))
+    for index in range(4):
+        found.add(request(index))
+    assert len(sent(found)) == 4
+    for index in range(4):
+        refuse(found, f"r{index}")
+    assert found.take() is None
     clock.now += found.pause_s
-    sent(found)
+    assert sent(found) == [["r0"], ["r1"], ["r2"], ["r3"]]  # 4 of a window of 8
     refuse(found, "r0")
     answered = found.take()
     assert answered is not None
     assert isinstance(answered.result, errors.OverloadedError)
     assert answered.result.request_id == "r0"
-    assert taken(found) == [1]
+    answer(found, "r1")
+    refuse(found, "r2")
+    clock.now += found.pause_s
+    assert sent(found) == [["r2"]]
 
 
-def test_refusals_stop_being_repeated_when_the_budget_is_spent() -> None:
-    clock = Time()
-    found = ledger(clock, retry=Retry(attempts=100, budget=4.0, base_s=0.0))
-    for index in range(8):
+def test_an_image_that_the_server_sends_away_for_too_long_has_its_refusal_as_result() -> None:
+    found = ledger(longest_wait_s=10.0)
+    for index in range(2):
         found.add(request(index))
     sent(found)
-    for index in range(8):
-        refuse(found, f"r{index}")
-    clock.now += found.pause_s
-    found_again = [name for names in sent(found) for name in names]
-    assert found_again == ["r0"]
+    refuse(found, "r1", Fail(Code.RESOURCE_EXHAUSTED, retry_after_s=11.0))
+    answer(found, "r0")
+    assert taken(found) == [0, 1]
 
 
 def test_after_a_break_only_the_unanswered_images_are_sent_again() -> None:
