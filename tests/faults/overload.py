@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 from ibinn import load_test
 from ibinn.client import Client, Retry
+from ibinn.client.channels import Connection
 from ibinn.errors import IbinnError
 from ibinn.load_test import Concurrency, LoadReport, Plan, Progress, Rate
 from tests.faults.laws import broken
 from tests.faults.resources import watched_rss
-from tests.faults.server import ServerProcess, stub_server
+from tests.faults.server import Samples, ServerProcess, stub_server, total
 from tests.service.stub import png
 
 BATCH_S = 0.05
@@ -44,7 +45,7 @@ class OverloadResult:
         refused_p99_s: And its 99 % quantile.
         kept_up: Whether the generator sent on time.
         expired_computed: Images computed though their time had run out (the server's counter).
-        in_vain: Share of computed images that nobody waited for any more when they were done.
+        in_vain: Share of computed images whose call was over when they were done.
         single_p50_s: Median latency of single calls before.
         recovery_s: From the load's end until five single calls in a row have a normal median;
             infinite if they never had.
@@ -142,7 +143,7 @@ def measure(
     told(f"capacity {capacity:.0f} images/s; now {factor:g} times as many")
     with Client(server.target, timeout_s=10.0, retry=Retry.none()) as client:
         single_s = _single_s(client, sent)
-        before = computed(server)
+        before = server.scrape()
         ends: list[float] = []
 
         def progress(now: Progress) -> None:
@@ -161,12 +162,12 @@ def measure(
         with watched_rss(server.pid) as samples:
             report = load_test.run(plan, progress=progress)
             recovered = _recovered(client, sent, normal_s=single_s, until=ends[0] + 10)
-    after = computed(server)
+    after = server.scrape()
+    images_computed = computed(after) - computed(before)
+    answers = _answers(after) - _answers(before)
     warm_s, last_s = ends[0] - 0.9 * seconds, ends[0] - 0.1 * seconds
     times = [code.latency.max_s for code in report.codes if code.latency.max_s is not None]
     refused = next((c.latency for c in report.codes if c.code == "RESOURCE_EXHAUSTED"), None)
-    # The warm-up's answers are not in the report; it is as long as one second of the load.
-    in_time = report.good * (plan.warm_up_s + seconds) / seconds
     return OverloadResult(
         capacity=capacity,
         offered=factor * capacity,
@@ -182,7 +183,7 @@ def measure(
         refused_p99_s=None if refused is None else refused.p99_s,
         kept_up=report.kept_up,
         expired_computed=server.metric("ibinn_computed_expired_total"),
-        in_vain=max(0.0, 1 - in_time / max(1.0, after - before)),
+        in_vain=1 - answers / max(1.0, images_computed),
         single_p50_s=single_s,
         recovery_s=recovered - ends[0],
         rss_start_mb=max((mb for at, mb in samples if at <= warm_s), default=0.0),
@@ -192,12 +193,17 @@ def measure(
 
 
 def saturated(
-    server: ServerProcess, images: Sequence[bytes], *, calls: int, seconds: float
+    server: ServerProcess,
+    images: Sequence[bytes],
+    *,
+    calls: int,
+    seconds: float,
+    connection: Connection | None = None,
 ) -> LoadReport:
     """What the server answers where so many calls are unanswered at any time."""
     return load_test.run(
         Plan(
-            target=server.target,
+            target=connection or server.target,
             work=load_test.classify_work(images),
             load=Concurrency(calls),
             duration_s=seconds,
@@ -207,9 +213,14 @@ def saturated(
     )
 
 
-def computed(server: ServerProcess, lane: str = "classify") -> float:
+def computed(samples: Samples, lane: str = "classify") -> float:
     """How many images the server has computed."""
-    return server.metric("ibinn_batch_size_sum", lane=lane)
+    return total(samples, "ibinn_batch_size_sum", lane=lane)
+
+
+def _answers(samples: Samples) -> float:
+    """How many calls of Classify were answered."""
+    return total(samples, "ibinn_requests_total", method="Classify", code="OK")
 
 
 def _single_s(client: Client, images: Sequence[bytes]) -> float:
