@@ -1,13 +1,21 @@
-"""The methods of `ibinn.v1.AdminService`: convert, call, convert."""
+"""The methods of `ibinn.v1.AdminService`: convert, call, convert, and write down who told what."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterator
+
+from ibinn.errors import IbinnError
 from ibinn.v1 import admin_service_pb2 as admin
 from ibinn.v1 import classification_service_pb2, model_pb2
 from service.call import Call, Role, Route
 from service.converters.admin import candidate_message, mode_of, served_model, server_state
 from service.models.manager import ModelManager
 from service.models.registry import Models
+
+_log = logging.getLogger(__name__)
 
 SERVICE_NAME: str = admin.DESCRIPTOR.services_by_name["AdminService"].full_name
 
@@ -24,25 +32,32 @@ class AdminServicer:
 
     async def reload(self, request: admin.ReloadRequest, call: Call) -> admin.ReloadResponse:
         """Makes a bundle the default model."""
-        found = await self._manager.reload(request.bundle, keep_default=request.keep_default)
+        what = "load bundle %r beside the default" if request.keep_default else "reload bundle %r"
+        with _recorded(call, what % request.bundle):
+            found = await self._manager.reload(request.bundle, keep_default=request.keep_default)
         return admin.ReloadResponse(candidate=candidate_message(found), state=await self._state())
 
     async def rollback(self, request: admin.RollbackRequest, call: Call) -> admin.RollbackResponse:
         """Returns to the previous default model."""
-        await self._manager.rollback()
+        with _recorded(call, "roll back"):
+            await self._manager.rollback()
         return admin.RollbackResponse(state=await self._state())
 
     async def set_shadow(
         self, request: admin.SetShadowRequest, call: Call
     ) -> admin.SetShadowResponse:
         """Starts, replaces or ends the shadow."""
-        await self._manager.set_shadow(request.bundle, share=request.share)
+        share = f" share {request.share:g}" if request.share else ""
+        what = f"shadow bundle {request.bundle!r}{share}" if request.bundle else "end the shadow"
+        with _recorded(call, what):
+            await self._manager.set_shadow(request.bundle, share=request.share)
         return admin.SetShadowResponse(state=await self._state())
 
     async def set_mode(self, request: admin.SetModeRequest, call: Call) -> admin.SetModeResponse:
         """Presses or releases the stop button."""
         abstain_all = request.mode == model_pb2.MODE_ABSTAIN_ALL
-        await self._manager.set_mode(abstain_all=abstain_all, reason=request.reason)
+        with _recorded(call, f"set mode {model_pb2.Mode.Name(request.mode)}"):
+            await self._manager.set_mode(abstain_all=abstain_all, reason=request.reason)
         return admin.SetModeResponse(state=await self._state())
 
     async def get_status(
@@ -53,6 +68,28 @@ class AdminServicer:
 
     async def _state(self) -> admin.ServerState:
         return server_state(await self._manager.state())
+
+
+@contextlib.contextmanager
+def _recorded(call: Call, what: str) -> Iterator[None]:
+    """Leaves one entry for an order that changes something: who gave it, and what became of it.
+
+    Args:
+        call: Of the operator, named by token or certificate.
+        what: The order in words.
+    """
+    outcome = "failed"
+    try:
+        yield
+        outcome = "done"
+    except IbinnError:
+        outcome = "refused"
+        raise
+    except asyncio.CancelledError:
+        outcome = "not waited for"
+        raise
+    finally:
+        _log.info("order: %s", what, extra={"caller": call.caller.name, "outcome": outcome})
 
 
 def admin_routes(manager: ModelManager) -> list[Route]:

@@ -2,7 +2,8 @@
 
 An entry has time, level, logger, message, process id and, inside a call, the request id and the
 method. Nothing that a caller sent stands in one, request ids apart, which the contract keeps
-harmless: no image, token, file name, class name; a caller's address only at level debug.
+harmless: no image, token, file name, class name; a caller's address only at level debug. An
+operator's order stands in one, with the name of the token or certificate that gave it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from pythonjsonlogger.json import JsonFormatter
 _OURS = ("service", "ibinn")
 _GRPC = "grpc._cython.cygrpc"
 _HUNG_UP = "ExecuteBatchError"
-_FIELDS = ("request_id", "method", "status", "reason", "seconds", "incident", "left_out")
+_FIELDS = (
+    *("request_id", "method", "caller", "outcome"),
+    *("status", "reason", "seconds", "incident", "left_out"),
+)
 """Extra fields that entries may have, in this order in text."""
 
 _call: ContextVar[tuple[str, str]] = ContextVar("ibinn_call", default=("", ""))

@@ -6,15 +6,20 @@ import asyncio
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from grpc._cython import cygrpc
 
+from ibinn.v1 import admin_service_pb2 as admin
+from ibinn.v1 import model_pb2
 from ibinn.v1.classification_service_pb2 import ClassifyRequest, ExplainRequest
 from ibinn.v1.classification_service_pb2_grpc import ClassificationServiceStub
 from service import logs
+from tests.service.administered import administered
+from tests.service.models.scripted import write
 from tests.service.running import running
 from tests.service.stub import png
 
@@ -154,6 +159,42 @@ async def test_calls_without_answer_leave_one_entry_each_and_nothing_of_what_was
     ]
     assert [entry.get("reason") for entry in found[:2]] == ["IMAGE_UNREADABLE", "CLASS_UNKNOWN"]
     assert "RuntimeError: broken" in found[2]["exception"]
+
+
+async def test_every_order_of_an_operator_leaves_who_what_and_outcome_but_no_token(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.configure(level="info", form="json")
+    async with administered(tmp_path) as found:
+        write(found.models, "v2")
+        stop = admin.SetModeRequest(mode=model_pb2.MODE_ABSTAIN_ALL, reason="lamp broken")
+        await refused(found.admin.Reload(admin.ReloadRequest(bundle="v9")))
+        await refused(found.admin.Rollback(admin.RollbackRequest()))
+        await found.admin.SetShadow(admin.SetShadowRequest(bundle="v2", share=0.5))
+        await found.admin.SetShadow(admin.SetShadowRequest())
+        await found.admin.Reload(admin.ReloadRequest(bundle="v2"))
+        await found.admin.Rollback(admin.RollbackRequest())
+        await found.admin.SetMode(stop)
+        await found.status()
+
+    written = capsys.readouterr().err
+    orders = [
+        entry
+        for entry in map(json.loads, written.splitlines())
+        if entry["logger"] == "service.admin"
+    ]
+    assert [(entry["message"], entry["outcome"]) for entry in orders] == [
+        ("order: reload bundle 'v9'", "refused"),
+        ("order: roll back", "refused"),
+        ("order: shadow bundle 'v2' share 0.5", "done"),
+        ("order: end the shadow", "done"),
+        ("order: reload bundle 'v2'", "done"),
+        ("order: roll back", "done"),
+        ("order: set mode MODE_ABSTAIN_ALL", "done"),
+    ]
+    assert {entry["caller"] for entry in orders} == {"operator"}
+    assert all(entry["request_id"] and entry["level"] == "INFO" for entry in orders)
+    assert found.token not in written
 
 
 async def refused(call: Any) -> None:
