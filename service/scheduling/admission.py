@@ -11,6 +11,7 @@ from service.scheduling.cost import BatchCost
 _TELLING_S = 0.01
 _LARGEST_DELAY = 5.0
 _FORGETTING_S = 2.0
+_CAUTION = 1.5
 RETRY_AFTER_S = (0.1, 30.0)
 """Bounds of the advice when to try again."""
 
@@ -68,6 +69,21 @@ def predicted_wait_s(
     whole, rest = divmod(before + 1, batch_size)
     compute_s = whole * cost.seconds(batch_size) + (cost.seconds(rest) if rest else 0.0)
     return decode_s + running_s + compute_s
+
+
+def cautious_s(predicted_s: float, *, alone_s: float, factor: float) -> float:
+    """What a prediction is held against a deadline as: its waiting half as long again.
+
+    A queue as long as deadlines just allow serves nobody better than one that is shorter: the
+    server computes as much, but half of the answers come a moment too late. Only waiting is
+    lengthened; on an idle server a request needs no more time than it takes.
+
+    Args:
+        predicted_s: From `predicted_wait_s`.
+        alone_s: The part that a request takes on an idle server.
+        factor: From `Delay`.
+    """
+    return (alone_s + _CAUTION * (predicted_s - alone_s)) * factor
 
 
 class Delay:

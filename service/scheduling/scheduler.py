@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from ibinn.errors import ExpiredError
 from ibinn.types import Explanation, Prediction
 from service.monitoring import Monitor
-from service.scheduling.admission import Delay, Limits, full, predicted_wait_s
+from service.scheduling.admission import Delay, Limits, cautious_s, full, predicted_wait_s
 from service.scheduling.cost import BatchCost
 from service.scheduling.fair_queue import FairQueue
 from service.scheduling.job import Job, Lane, Outcome, Task
@@ -41,6 +41,8 @@ _BACKGROUND_EVERY = 16
 _WORTH_A_WAIT = 0.5
 """Images that waits must have gained on average to be taken at every chance."""
 _PROBE_EVERY = 16
+_UP_TO = {lane: tuple(Lane)[: number + 1] for number, lane in enumerate(Lane)}
+"""The lanes that go before each lane, and itself."""
 
 
 class Scheduler:
@@ -88,7 +90,8 @@ class Scheduler:
         self._since_background = 0
         self._gain = 1.0
         self._chances = 0
-        self._delay = Delay()
+        # One lane does not tell of another: Explain waits for every Classify that comes later.
+        self._delay = {lane: Delay() for lane in Lane}
 
     @property
     def pending(self) -> int:
@@ -116,7 +119,7 @@ class Scheduler:
         try:
             if job.prepared is not None:
                 self._make_ready(job)
-            elif self._frames or self._undecoded or self._room_ahead <= 0:
+            elif self._frames or self._undecoded or self._room_ahead(job.lane) <= 0:
                 self._encoded[job.lane].push(job)
                 self._undecoded += 1
                 self._pump_decoding()
@@ -139,7 +142,8 @@ class Scheduler:
             raise ExpiredError("the time for this request had run out when it arrived")
         limits, lane = self._limits, job.lane
         job.predicted_s = self._predicted_wait_s(job, now)
-        wait_s = job.predicted_s * self._delay.factor(now)
+        alone_s = min(self._cost[lane].seconds(1), job.predicted_s)
+        wait_s = cautious_s(job.predicted_s, alone_s=alone_s, factor=self._delay[lane].factor(now))
         if now + wait_s > job.deadline:
             raise full(
                 f"an answer would take about {wait_s:.2f} s, but the request has only "
@@ -168,7 +172,7 @@ class Scheduler:
         cost = self._cost[job.lane]
         if not self._inside:
             return self._decode_each_s + cost.seconds(1)
-        before = tuple(Lane)[: tuple(Lane).index(job.lane) + 1]
+        before = _UP_TO[job.lane]
         encoded = sum(len(self._encoded[lane]) for lane in before)
         ready = sum(len(self._ready[lane]) for lane in before)
         small = job.lane is not Lane.CLASSIFY
@@ -242,7 +246,7 @@ class Scheduler:
             decoder.cancel()
         now = self._clock()
         waited_s = now - job.arrived
-        self._delay.observe(now, actual_s=waited_s, predicted_s=job.predicted_s)
+        self._delay[job.lane].observe(now, actual_s=waited_s, predicted_s=job.predicted_s)
         waiting = self._waiting_of(job.lane, job.caller) and (
             job in self._encoded[job.lane] or job in self._ready[job.lane]
         )
@@ -259,25 +263,27 @@ class Scheduler:
 
     # -------------------------------------------------------------------------------- decoding
 
-    @property
-    def _room_ahead(self) -> int:
-        """How many more images may be decoded: two batches are kept ready, no more."""
-        return 2 * self._limits.max_batch_size - self._decoding - self.waiting
+    def _room_ahead(self, lane: Lane) -> int:
+        """How many more images of a lane may be decoded: two batches are kept ready, no more.
+
+        What is ready of the lanes behind does not count: Explain that waits for Classify must not
+        keep Classify from its decoder.
+        """
+        ready = sum(len(self._ready[before]) for before in _UP_TO[lane])
+        return 2 * self._limits.max_batch_size - self._decoding - ready
 
     def _pump_decoding(self) -> None:
         while self._undecoded and self._frames < self._decoders.slots:
-            room = self._room_ahead
-            jobs = self._next_frame(room) if room > 0 else []
-            if not jobs:
+            if not (jobs := self._next_frame()):
                 return
             self._take_frame(jobs)
             task = asyncio.create_task(self._decode_frame(jobs), name="ibinn-decode")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def _next_frame(self, room: int) -> list[Job]:
-        for queue in self._encoded.values():
-            if queue:
+    def _next_frame(self) -> list[Job]:
+        for lane, queue in self._encoded.items():
+            if queue and (room := self._room_ahead(lane)) > 0:
                 share = math.ceil(len(queue) / self._decoders.slots)
                 jobs = queue.take(min(room, share, _FRAME), _preparer_of)
                 self._undecoded -= len(jobs)
@@ -429,7 +435,9 @@ class Scheduler:
             self._cost[lane].observe(len(batch), seconds)
             self._monitor.batch(len(batch), seconds, lane.value)
             for job in batch:
-                self._delay.observe(end, actual_s=end - job.arrived, predicted_s=job.predicted_s)
+                self._delay[lane].observe(
+                    end, actual_s=end - job.arrived, predicted_s=job.predicted_s
+                )
             for job, value in zip(batch, values, strict=True):
                 if not job.future.done():
                     job.future.set_result(

@@ -375,3 +375,30 @@ async def test_a_caller_that_leaves_while_its_image_is_decoded_is_let_go() -> No
     assert isinstance(done[0], asyncio.CancelledError)
     bench.decoders.gate.set()
     assert (await bench.submit(b"next")).value == b"next"
+
+
+async def test_explain_that_waits_does_not_keep_classify_from_its_decoder() -> None:
+    bench = Bench(max_batch_size=2)
+    first = await bench.busy()
+    explains = [bench.submit(b"e", lane=Lane.EXPLAIN) for _ in range(6)]
+    await bench.settled(4)  # as many as are decoded ahead
+    classifies = [bench.submit(b"c") for _ in range(2)]
+    await bench.settled(6)
+    bench.gate.set()
+    await asyncio.gather(first, *explains, *classifies)
+    assert bench.batches[1] == [b"c", b"c"]
+
+
+async def test_lateness_of_explain_turns_no_classify_away() -> None:
+    bench = Bench(max_batch_size=2)
+    bench.compute_s = 0.02
+    await asyncio.gather(*(bench.submit(b"a") for _ in range(4)))
+    first = await bench.busy()
+    late = [bench.submit(b"e", lane=Lane.EXPLAIN, timeout_s=0.15) for _ in range(8)]
+    ended = await asyncio.gather(*late, return_exceptions=True)
+    assert {type(end) for end in ended} <= {ExpiredError, QueueFullError}
+    second = bench.submit(b"c", timeout_s=0.15)
+    await bench.settled(1)
+    second.cancel()
+    bench.gate.set()
+    await asyncio.gather(first, second, return_exceptions=True)
