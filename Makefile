@@ -11,12 +11,13 @@ DATA_SOURCE ?= $(or $(IBINN_SHARED),../shared)/data
 DATASETS ?= cifar10 tiny-imagenet mnist
 PYTEST_ARGS ?=
 REPORT_ARGS ?=
+BENCH_ARGS ?=
 FUZZ_ARGS ?=
 
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := setup
-.PHONY: setup demo serve test test-all check format proto data train-default trust-report bench-trust fuzz study-small clean distclean help
+.PHONY: setup demo serve test test-all check format proto data train-default trust-report bench-trust bench-server fuzz study-small clean distclean help
 
 setup: $(STAMP) ## build .venv with the commands ibinn, ibinn-serve, ibinn-train (default)
 
@@ -71,6 +72,10 @@ bench-trust: $(STAMP) ## what scoring and heatmaps cost beside the forward pass:
 
 fuzz: $(STAMP) ## mutated images, messages and connections against a server (FUZZ_ARGS="--inputs N --seed S"): out/fuzz
 	$(BIN)/python -m tests.fuzz.campaign --out out/fuzz $(FUZZ_ARGS)
+
+bench-server: $(STAMP) ## what the server adds, keeps and withstands: out/server-benchmarks.json (under 15 minutes)
+	@mkdir -p out
+	$(BIN)/python -m tests.benchmarks.bench_server --out out/server-benchmarks.json $(BENCH_ARGS)
 
 study-small: $(STAMP) data ## baselines and the γ series on digits and MNIST (two cores: under 30 minutes)
 	$(BIN)/ibinn-train study small --data data --out runs/study-small --accelerator cpu

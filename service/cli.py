@@ -17,7 +17,7 @@ import typer
 import ibinn
 from ibinn import manifest
 from ibinn.errors import IbinnError
-from service import checks, logs
+from service import checks, logs, tuning
 from service import settings as settings_module
 from service.access.cli import app as token_app
 from service.models.served import Classifier
@@ -182,6 +182,7 @@ def run(settings: Settings) -> None:
     Raises:
         IbinnError: The server cannot start.
     """
+    tuning.before_torch()
     if settings.workers > 1:
         from service import workers
 

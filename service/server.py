@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha import reflection
 
 from ibinn.errors import ConfigError
 from ibinn.types import ModelInfo
-from service import admin
+from service import admin, tuning
 from service.access import Access, tls
 from service.border import Border
 from service.decoding.decoders import Decoders, decoders_of
@@ -225,7 +225,6 @@ def _channel_options(settings: Settings, *, reuse_port: bool) -> tuple[tuple[str
         # What a revoked token or certificate opened ends, and connections spread over replicas.
         ("grpc.max_connection_age_ms", round(1000 * settings.max_connection_age_s)),
         ("grpc.max_connection_age_grace_ms", round(1000 * _CONNECTION_GRACE_S)),
-        ("grpc.max_concurrent_streams", settings.max_pending + _CALLS_BEYOND_PENDING),
         ("grpc.server.max_pending_requests", _STARTING_CALLS),
         ("grpc.server.max_pending_requests_hard_limit", 2 * _STARTING_CALLS),
     )
@@ -263,6 +262,7 @@ async def serve(
         starting = asyncio.create_task(steps(server, lambda: load(bundle)))
         await asyncio.wait((starting, stop), return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
+            tuning.after_loading()
             on_ready(*starting.result())
             await stop
         starting.cancel()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import grpc
+import grpc.aio
 
 from ibinn import load_test
 from ibinn.v1 import classification_service_pb2 as service
@@ -27,6 +29,7 @@ class AddedCost:
     """Classify with a null model and no decoding against a bare echo of the same bytes.
 
     Attributes:
+        client: ``asyncio``, as the echo is, or ``blocking``.
         echo_p50_us: Median over blocks of the block's median.
         classify_p50_us: Likewise.
         p50: Ratio of medians.
@@ -34,6 +37,7 @@ class AddedCost:
         calls: Calls of each kind in a block.
     """
 
+    client: str
     echo_p50_us: float
     classify_p50_us: float
     p50: Ratio
@@ -41,32 +45,77 @@ class AddedCost:
     calls: int
 
 
-def added_cost(*, pairs: int, calls: int = 400) -> AddedCost:
-    """Calls one after the other over one connection, blocks of both alternated."""
-    request = service.ClassifyRequest(image=bytes(IMAGE_BYTES)).SerializeToString()
-    with (
-        started(Kind(what="echo")) as echo,
-        started(Kind(what="null")) as null,
-        grpc.insecure_channel(echo.address) as echo_channel,
-        grpc.insecure_channel(null.address) as null_channel,
-    ):
-        both = (echo_channel.unary_unary(ECHO), null_channel.unary_unary(CLASSIFY))
-        for method in both:
-            _times(lambda method=method: method(request), calls)  # type: ignore[misc]
-        blocks = [
-            tuple(_times(lambda method=method: method(request), calls) for method in both)  # type: ignore[misc]
-            for _ in range(pairs)
-        ]
+def added_cost(*, pairs: int, client: str, calls: int = 400) -> AddedCost:
+    """Calls one after the other over one connection, blocks of both alternated.
+
+    Args:
+        pairs: Number of blocks of each kind.
+        client: ``asyncio`` or ``blocking``.
+        calls: Calls in a block.
+    """
+    with started(Kind(what="echo")) as echo, started(Kind(what="null")) as null:
+        both = ((echo.address, ECHO), (null.address, CLASSIFY))
+        if client == "asyncio":
+            blocks = asyncio.run(_asyncio_blocks(both, pairs=pairs, calls=calls))
+        else:
+            blocks = _blocking_blocks(both, pairs=pairs, calls=calls)
     p50, p99 = (
         [[quantile(times, share) for times in block] for block in blocks] for share in (0.5, 0.99)
     )
     return AddedCost(
+        client=client,
         echo_p50_us=1e6 * statistics.median(block[0] for block in p50),
         classify_p50_us=1e6 * statistics.median(block[1] for block in p50),
         p50=Ratio.of([block[1] for block in p50], [block[0] for block in p50]),
         p99=Ratio.of([block[1] for block in p99], [block[0] for block in p99]),
         calls=calls,
     )
+
+
+Both = tuple[tuple[str, str], tuple[str, str]]
+"""Address and method of the two that are compared."""
+Blocks = list[list[list[float]]]
+_REQUEST = service.ClassifyRequest(image=bytes(IMAGE_BYTES)).SerializeToString()
+
+
+def _blocking_blocks(both: Both, *, pairs: int, calls: int) -> Blocks:
+    with contextlib.ExitStack() as stack:
+        methods = [
+            stack.enter_context(grpc.insecure_channel(address)).unary_unary(method)
+            for address, method in both
+        ]
+        blocks = []
+        for _ in range(pairs + 1):
+            block = []
+            for method in methods:
+                times = []
+                for _ in range(calls):
+                    start = time.perf_counter()
+                    method(_REQUEST)
+                    times.append(time.perf_counter() - start)
+                block.append(times)
+            blocks.append(block)
+        return blocks[1:]  # the first pair warms up
+
+
+async def _asyncio_blocks(both: Both, *, pairs: int, calls: int) -> Blocks:
+    async with contextlib.AsyncExitStack() as stack:
+        methods = []
+        for address, method in both:
+            channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
+            methods.append(channel.unary_unary(method))
+        blocks = []
+        for _ in range(pairs + 1):
+            block = []
+            for method in methods:
+                times = []
+                for _ in range(calls):
+                    start = time.perf_counter()
+                    await method(_REQUEST)
+                    times.append(time.perf_counter() - start)
+                block.append(times)
+            blocks.append(block)
+        return blocks[1:]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,12 +221,3 @@ def _served_per_s(address: str, way: _Way, seconds: float) -> float:
     if report.failed or report.rejected or report.expired:
         raise RuntimeError(f"calls failed at saturation: {report.codes}")
     return report.goodput
-
-
-def _times(call: Callable[[], object], count: int) -> list[float]:
-    times = []
-    for _ in range(count):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return times

@@ -71,6 +71,7 @@ def started(kind: Kind) -> Iterator[Started]:
         "OMP_NUM_THREADS": str(kind.threads),
         "PYTHONPATH": str(ROOT),
         "GRPC_VERBOSITY": "NONE",
+        "OMP_WAIT_POLICY": "PASSIVE",  # as ibinn-serve has it
     }
     process = subprocess.Popen(
         [sys.executable, "-m", __name__, json.dumps(dataclasses.asdict(kind))],
@@ -167,6 +168,7 @@ async def _serve_echo(ended: asyncio.Event) -> None:
 
 
 async def _serve(kind: Kind, ended: asyncio.Event) -> None:
+    from service import tuning
     from service.models import loading
     from service.server import Server
     from service.settings import Settings
@@ -184,6 +186,7 @@ async def _serve(kind: Kind, ended: asyncio.Event) -> None:
         load = lambda: _null_classifier(BATCH_S if kind.what == "slow" else 0.0)  # noqa: E731
     addresses = await server.start()
     await server.load(load)
+    tuning.after_loading()
     print(f"ready {addresses.grpc} {addresses.metrics or '-'}", flush=True)
     await ended.wait()
     await server.stop()
