@@ -17,7 +17,7 @@ FUZZ_ARGS ?=
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := setup
-.PHONY: setup demo serve test test-all check format proto data train-default trust-report bench-trust bench-server fuzz study-small clean distclean help
+.PHONY: setup demo serve test test-all check format proto data train-default trust-report bench-trust bench-server faults fuzz study-small clean distclean help
 
 setup: $(STAMP) ## build .venv with the commands ibinn, ibinn-serve, ibinn-train (default)
 
@@ -69,6 +69,9 @@ trust-report: $(STAMP) data ## measure the embedded model anew: out/trust-report
 bench-trust: $(STAMP) ## what scoring and heatmaps cost beside the forward pass: out/trust-benchmarks.json
 	@mkdir -p out
 	$(BIN)/python -m tests.benchmarks.bench_trust --out out/trust-benchmarks.json
+
+faults: $(STAMP) ## signals, kills, rude callers and overload against a server: out/faults.json (about five minutes)
+	$(BIN)/python -m tests.faults --out out/faults.json $(FAULTS_ARGS)
 
 fuzz: $(STAMP) ## mutated images, messages and connections against a server (FUZZ_ARGS="--inputs N --seed S"): out/fuzz
 	$(BIN)/python -m tests.fuzz.campaign --out out/fuzz $(FUZZ_ARGS)

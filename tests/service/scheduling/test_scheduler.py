@@ -387,19 +387,3 @@ async def test_explain_that_waits_does_not_keep_classify_from_its_decoder() -> N
     bench.gate.set()
     await asyncio.gather(first, *explains, *classifies)
     assert bench.batches[1] == [b"c", b"c"]
-
-
-async def test_lateness_of_explain_turns_no_classify_away() -> None:
-    bench = Bench(max_batch_size=2)
-    bench.compute_s = 0.02
-    await asyncio.gather(*(bench.submit(b"a") for _ in range(4)))
-    first = await bench.busy()
-    for _ in range(6):
-        late = [bench.submit(b"e", lane=Lane.EXPLAIN, timeout_s=0.15) for _ in range(8)]
-        ended = await asyncio.gather(*late, return_exceptions=True)
-        assert {type(end) for end in ended} <= {ExpiredError, QueueFullError}
-    second = bench.submit(b"c", timeout_s=0.15)
-    await bench.settled(1)
-    second.cancel()
-    bench.gate.set()
-    await asyncio.gather(first, second, return_exceptions=True)
