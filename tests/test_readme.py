@@ -1,32 +1,57 @@
-"""The README's Python examples run as printed."""
+"""What README.md, service/README.md and proto/README.md say is so: examples run, names exist."""
 
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer.main
 from PIL import Image
 
+import ibinn.cli
+import service.cli
+import training.cli
 from ibinn.demo import running_server
 from service.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "service" / "README.md", ROOT / "proto" / "README.md"]
 SERVER = "localhost:50051"
+COMMANDS = {"ibinn": ibinn.cli, "ibinn-serve": service.cli, "ibinn-train": training.cli}
 
 
-def examples() -> list[str]:
-    text = (ROOT / "README.md").read_text("utf-8")
-    return re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+def blocks(page: Path, language: str) -> list[str]:
+    text = page.read_text("utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def examples(page: Path = PAGES[0]) -> list[str]:
+    return blocks(page, "python")
+
+
+def command_lines() -> Iterator[list[str]]:
+    """The words of each command of ours that a page shows."""
+    for page in PAGES:
+        for block in blocks(page, "sh"):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                if words and words[0] in COMMANDS:
+                    yield words
 
 
 def settings_rows() -> list[str]:
-    """The README's rows for the server's settings."""
-    return [
-        f"| `--{name.replace('_', '-')}` | `{PREFIX}{name.upper()}` "
-        f"| {'–' if field.default is None else f'`{field.default}`'} | {field.description} |"
-        for name, field in Settings.model_fields.items()
-    ]
+    """The rows for the server's settings."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        flag, default = name.replace("_", "-"), field.default
+        if isinstance(default, bool):
+            flag, default = f"[no-]{flag}", "yes" if default else "no"
+        shown = "–" if default is None else f"`{default}`"
+        rows.append(f"| `--{flag}` | `{PREFIX}{name.upper()}` | {shown} | {field.description} |")
+    return rows
 
 
 @pytest.fixture
@@ -54,6 +79,40 @@ def test_client_example_runs_as_printed() -> None:
         exec(compile(example.replace(SERVER, target), "README.md", "exec"), {})
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("photos")
+def test_open_inference_example_runs_as_printed() -> None:
+    (example,) = examples(ROOT / "proto" / "README.md")
+    with running_server() as target:
+        exec(compile(example.replace(SERVER, target), "proto/README.md", "exec"), {})
+
+
+def test_every_command_and_option_that_the_pages_show_exists() -> None:
+    lines = list(command_lines())
+    assert len(lines) > 30
+    for words in lines:
+        command = typer.main.get_command(COMMANDS[words[0]].app)
+        rest = words[1:]
+        while rest and rest[0] in getattr(command, "commands", {}):
+            command = command.commands[rest.pop(0)]
+        known = {flag for found in command.params for flag in (*found.opts, *found.secondary_opts)}
+        named = {word.partition("=")[0] for word in rest if word.startswith("-")}
+        assert named <= known | {"--help"}, " ".join(words)
+
+
+def test_every_file_and_heading_that_a_page_links_to_exists() -> None:
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+            if link.startswith("https://"):
+                continue
+            path, _, heading = link.partition("#")
+            target = page if not path else (page.parent / path).resolve()
+            assert target.exists(), link
+            titles = re.findall(r"^#+ (.*)$", target.read_text("utf-8"), flags=re.MULTILINE)
+            anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+            assert not heading or heading in anchors, link
+
+
 def test_every_make_target_that_the_readme_names_exists() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     named = set(re.findall(r"make ([a-z][a-z-]+)", (ROOT / "README.md").read_text("utf-8")))
@@ -61,6 +120,7 @@ def test_every_make_target_that_the_readme_names_exists() -> None:
     assert named <= targets
 
 
-def test_settings_table_holds_every_setting_with_its_default() -> None:
-    lines = (ROOT / "README.md").read_text("utf-8").splitlines()
-    assert [line for line in lines if f"`{PREFIX}" in line and "|" in line] == settings_rows()
+def test_settings_tables_hold_every_setting_with_its_default() -> None:
+    lines = (ROOT / "service" / "README.md").read_text("utf-8").splitlines()
+    found = [line for line in lines if f"| `{PREFIX}" in line]
+    assert sorted(found) == sorted(settings_rows())
