@@ -12,6 +12,7 @@ DATASETS ?= cifar10 tiny-imagenet mnist
 PYTEST_ARGS ?=
 REPORT_ARGS ?=
 BENCH_ARGS ?=
+FAULTS_ARGS ?=
 FUZZ_ARGS ?=
 
 export PYTHONUNBUFFERED := 1
@@ -70,15 +71,15 @@ bench-trust: $(STAMP) ## what scoring and heatmaps cost beside the forward pass:
 	@mkdir -p out
 	$(BIN)/python -m tests.benchmarks.bench_trust --out out/trust-benchmarks.json
 
+bench-server: $(STAMP) ## what the server adds, keeps and withstands: out/server-benchmarks.json (under 15 minutes)
+	@mkdir -p out
+	$(BIN)/python -m tests.benchmarks.bench_server --out out/server-benchmarks.json $(BENCH_ARGS)
+
 faults: $(STAMP) ## signals, kills, rude callers and overload against a server: out/faults.json (about five minutes)
 	$(BIN)/python -m tests.faults --out out/faults.json $(FAULTS_ARGS)
 
 fuzz: $(STAMP) ## mutated images, messages and connections against a server (FUZZ_ARGS="--inputs N --seed S"): out/fuzz
 	$(BIN)/python -m tests.fuzz.campaign --out out/fuzz $(FUZZ_ARGS)
-
-bench-server: $(STAMP) ## what the server adds, keeps and withstands: out/server-benchmarks.json (under 15 minutes)
-	@mkdir -p out
-	$(BIN)/python -m tests.benchmarks.bench_server --out out/server-benchmarks.json $(BENCH_ARGS)
 
 study-small: $(STAMP) data ## baselines and the γ series on digits and MNIST (two cores: under 30 minutes)
 	$(BIN)/ibinn-train study small --data data --out runs/study-small --accelerator cpu
