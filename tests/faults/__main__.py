@@ -58,7 +58,9 @@ def main() -> int:
         with console.status(name) as status:
             result = SCENARIOS[name](functools.partial(_tell, status, name))
         seconds = time.monotonic() - start
-        console.print(_table(name, result, seconds=seconds))
+        verdict = "[red]broken[/red]" if result.broken else "[green]kept[/green]"
+        console.print(f"[bold]{name}[/bold]: {verdict} ({seconds:.0f} s)")
+        console.print(_table(result))
         found[name] = {
             "figures": dataclasses.asdict(result),  # type: ignore[call-overload]
             "broken": result.broken,
@@ -80,9 +82,8 @@ def _tell(status: Status, name: str, line: str) -> None:
     status.update(f"{name}: {line}")
 
 
-def _table(name: str, result: Result, *, seconds: float) -> Table:
-    verdict = "[red]broken[/red]" if result.broken else "[green]kept[/green]"
-    table = Table(title=f"{name}: {verdict} ({seconds:.0f} s)", title_justify="left", box=None)
+def _table(result: Result) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=True)
     table.add_column("figure", no_wrap=True)
     table.add_column("value", overflow="fold")
     for field in dataclasses.fields(result):  # type: ignore[arg-type]

@@ -82,7 +82,7 @@ class TimedClassifier(StubClassifier):
     def _begin(self, what: str, size: int) -> None:
         """Keeps no list: it would grow for as long as the process lives."""
 
-    def _answer(self, image: PreparedImage) -> Prediction:
+    def _answer(self, image: Any) -> Prediction:
         seen = dataclasses.replace(self.prediction.input, sha256_bytes=image.input.sha256_bytes)
         return dataclasses.replace(self.prediction, input=seen)
 

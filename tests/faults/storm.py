@@ -6,7 +6,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -17,6 +17,7 @@ from tests.faults import rude
 from tests.faults.draining import HANGS
 from tests.faults.laws import broken
 from tests.faults.server import ServerProcess, eventually, stub_server
+from tests.fuzz.http2 import grpc_statuses
 from tests.service.stub import png
 
 _GROWTH_MB = 100.0
@@ -91,7 +92,7 @@ def of_connections(*, connections: int = 500, max_pending: int = 64) -> StormRes
                 for _ in range(connections)
             ]
             call = rude.opening() + rude.request(wire.CLASSIFY, wire.classify_bytes(png(1)))
-            sending = threading.Thread(target=lambda: [each.sendall(call) for each in storm])
+            sending = threading.Thread(target=_send, args=(storm, call))
             sending.start()
             health_s = max(_check(server) for _ in range(20))
             sending.join()
@@ -134,6 +135,11 @@ def _full(server: ServerProcess, count: int) -> Iterator[None]:
             call.cancel()
 
 
+def _send(storm: Sequence[socket.socket], call: bytes) -> None:
+    for connection in storm:
+        connection.sendall(call)
+
+
 def _check(server: ServerProcess) -> float:
     """Seconds of a health check over a new connection."""
     start = time.perf_counter()
@@ -153,7 +159,7 @@ def _status(connection: socket.socket) -> str:
     heard = b""
     connection.settimeout(10.0)
     with contextlib.suppress(OSError):
-        while not (found := rude.grpc_statuses(heard)):
+        while not (found := grpc_statuses(heard)):
             piece = connection.recv(65536)
             if not piece:
                 return "closed"
