@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 import typer.main
 from PIL import Image
+from prometheus_client import CollectorRegistry
 
 import ibinn.cli
 import service.cli
 import training.cli
 from ibinn.demo import running_server
+from service import status
+from service.monitoring.series import Series
 from service.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -124,3 +127,16 @@ def test_settings_tables_hold_every_setting_with_its_default() -> None:
     lines = (ROOT / "service" / "README.md").read_text("utf-8").splitlines()
     found = [line for line in lines if f"| `{PREFIX}" in line]
     assert sorted(found) == sorted(settings_rows())
+
+
+def test_operators_find_every_metric_and_callers_every_reason() -> None:
+    metrics = CollectorRegistry()
+    Series(metrics)
+    told = PAGES[1].read_text("utf-8")
+    for family in metrics.collect():
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        assert f"`{name}`" in told, name
+    reasons = PAGES[2].read_text("utf-8")
+    for _, code, reason in status._CODES:
+        assert f"`{reason}`" in reasons, reason
+        assert code.name in reasons, code
