@@ -182,7 +182,7 @@ class Checks:
         weights = "" if candidate.versions is None else candidate.versions.weights[:12]
         if candidate.accepted:
             self._monitor.candidate("accepted", judged.reason.value)
-            figures = "; ".join(map(_in_words, candidate.figures)) or "there is no acceptance set"
+            figures = "; ".join(map(_in_words, candidate.figures)) or "without an acceptance set"
             _log.info("bundle %r (%s) accepted: %s", candidate.bundle, weights, figures)
         else:
             self._monitor.candidate("refused", judged.reason.value)
