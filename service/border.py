@@ -115,7 +115,6 @@ class Border:
                         )
                     message = parse(route.request, raw)
                     call = passage.named(message)
-                    context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
                     if route.images:
                         call.charge(route.images)
                     response = await handle(message, call)

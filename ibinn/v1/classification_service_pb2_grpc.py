@@ -41,7 +41,8 @@ class ClassificationServiceStub:
     INTERNAL             a fault of the server; ErrorInfo's metadata has the incident id to quote
 
     Metadata: `authorization: Bearer TOKEN` where the server asks for tokens; `x-request-id` names the
-    call where the message does not. A call's trailing metadata (a stream's initial) has the one in use.
+    call where the message does not. An answer has the one in use; a refusal has it in its details and
+    in trailing metadata, a stream in initial metadata.
     """
 
     def __init__(self, channel):
@@ -88,7 +89,8 @@ class ClassificationServiceServicer:
     INTERNAL             a fault of the server; ErrorInfo's metadata has the incident id to quote
 
     Metadata: `authorization: Bearer TOKEN` where the server asks for tokens; `x-request-id` names the
-    call where the message does not. A call's trailing metadata (a stream's initial) has the one in use.
+    call where the message does not. An answer has the one in use; a refusal has it in its details and
+    in trailing metadata, a stream in initial metadata.
     """
 
     def Classify(self, request, context):
@@ -168,7 +170,8 @@ class ClassificationService:
     INTERNAL             a fault of the server; ErrorInfo's metadata has the incident id to quote
 
     Metadata: `authorization: Bearer TOKEN` where the server asks for tokens; `x-request-id` names the
-    call where the message does not. A call's trailing metadata (a stream's initial) has the one in use.
+    call where the message does not. An answer has the one in use; a refusal has it in its details and
+    in trailing metadata, a stream in initial metadata.
     """
 
     @staticmethod

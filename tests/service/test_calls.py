@@ -50,9 +50,7 @@ def request(value: int = 0, **fields: Any) -> service.ClassifyRequest:
 async def test_a_request_keeps_the_name_it_was_given() -> None:
     async with running() as run:
         call = stub(run).Classify(request(request_id="order:17"), metadata=(("x-request-id", "m"),))
-        response = await call
-        assert response.classification.request_id == "order:17"
-        assert dict(await call.trailing_metadata())["x-request-id"] == "order:17"
+        assert (await call).classification.request_id == "order:17"
         call = stub(run).Classify(request(), metadata=(("x-request-id", "from-metadata"),))
         assert (await call).classification.request_id == "from-metadata"
 

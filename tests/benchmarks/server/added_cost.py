@@ -151,8 +151,8 @@ class _Way:
 WAYS = (
     _Way("ClassifyStream, 16 images a message", "process"),
     _Way("ClassifyStream, 16 images a message", "thread"),
-    _Way("Classify, 64 calls at a time", "process"),
-    _Way("Classify, 64 calls at a time", "thread"),
+    _Way("Classify, 128 calls at a time", "process"),
+    _Way("Classify, 128 calls at a time", "thread"),
 )
 BATCHES = (8, 16, 32, 64)
 
@@ -188,7 +188,12 @@ def saturation(*, pairs: int, seconds: float, own_core: bool) -> list[Saturation
 
 
 def _server(cpus: tuple[int, ...], threads: int, *, decode_in: str) -> Kind:
-    settings = {"stream_window": 256, "decode_in": decode_in}
+    settings = {
+        "stream_window": 256,
+        "max_batch_size": max(BATCHES),
+        "decode_in": decode_in,
+        "decode_threads": len(cpus) or 2,
+    }
     return Kind(what="embedded", cpus=cpus, threads=threads, settings=settings)
 
 
@@ -206,7 +211,7 @@ def _served_per_s(address: str, way: _Way, seconds: float) -> float:
         load = load_test.Concurrency(8)
     else:
         work = load_test.classify_work(images)
-        load = load_test.Concurrency(64)
+        load = load_test.Concurrency(128)
     report = load_test.run(
         load_test.Plan(
             target=address,

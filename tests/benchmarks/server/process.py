@@ -129,7 +129,9 @@ _PREPARED: Any = object()
 def _null_classifier(seconds: float) -> Any:
     from tests.service.stub import StubClassifier, make_prediction
 
-    answer = make_prediction(tests=(), conformal_sets=())
+    answer = make_prediction(
+        tests=(), conformal=None, conformal_sets=(), combined=None, observed_accuracy=None
+    )
 
     class Null(StubClassifier):
         @property
