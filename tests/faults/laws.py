@@ -23,11 +23,10 @@ def tried(measure: Callable[[], R], *, times: int = 3) -> tuple[R, int]:
     For laws about rates and latencies: what else runs on the machine can break them once, a fault
     of the server breaks them every time.
     """
-    for attempt in range(1, times + 1):
-        result = measure()
-        if not result.broken:
-            break
-    return result, attempt
+    result, attempts = measure(), 1
+    while result.broken and attempts < times:
+        result, attempts = measure(), attempts + 1
+    return result, attempts
 
 
 def broken(*laws: tuple[bool, str]) -> tuple[str, ...]:
