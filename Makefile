@@ -75,7 +75,7 @@ bench-server: $(STAMP) ## what the server adds, keeps and withstands: out/server
 	@mkdir -p out
 	$(BIN)/python -m tests.benchmarks.bench_server --out out/server-benchmarks.json $(BENCH_ARGS)
 
-faults: $(STAMP) ## signals, kills, rude callers and overload against a server: out/faults.json (about five minutes)
+faults: $(STAMP) ## signals, kills, rude callers and overload against a server: out/faults.json (3 to 8 minutes)
 	$(BIN)/python -m tests.faults --out out/faults.json $(FAULTS_ARGS)
 
 fuzz: $(STAMP) ## mutated images, messages and connections against a server (FUZZ_ARGS="--inputs N --seed S"): out/fuzz

@@ -3,7 +3,7 @@
     python -m tests.faults --out out/faults.json [--only rude-callers]
 
 Prints what each scenario found, writes all figures, and ends with status 1 where a law is broken.
-Everything stays on this machine and ends by itself, after about five minutes.
+Everything stays on this machine and ends by itself, after three to eight minutes.
 """
 
 from __future__ import annotations

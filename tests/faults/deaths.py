@@ -23,6 +23,8 @@ from tests.service.stub import png
 _TIMEOUT_S = 20.0
 _BACK_S = 20.0
 """Longest time for a new worker to serve: it begins a Python process and its decoders."""
+_DYING_S = 0.1
+"""The kernel takes a moment to end a process and close its connections; calls are sent in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +70,7 @@ class WorkerDeathResult:
         workers: Their number.
         callers: Number of callers, each with a connection of its own and one call at a time.
         lost: Calls that ended without an answer, by their status.
-        lost_at_once: Whether all of these were in flight when the worker was killed.
+        lost_at_once: Whether all of these were in flight when the worker died.
         hit: Callers that lost a call.
         answered_after: Calls answered from the death until there was a new worker.
         back_s: From the death until as many workers served again; infinite if they never did.
@@ -134,7 +136,8 @@ def of_a_worker(*, callers: int = 16, load_s: float = 1.0) -> WorkerDeathResult:
         ledger = Ledger()
         found = asyncio.run(_worker_killed(server, ledger, callers=callers, load_s=load_s))
         lost = [call for call in ledger.calls if call.outcome != ANSWERED]
-        in_flight = [call for call in lost if call.sent <= found.killed <= call.ended]
+        dead = found.killed + _DYING_S
+        in_flight = [call for call in lost if call.sent <= dead and found.killed <= call.ended]
         after = [
             call
             for call in ledger.calls
