@@ -10,8 +10,6 @@ import grpc
 
 from service.access.access import Access
 
-_READING = 128
-"""Calls that may wait for their message without limit of time."""
 Unary = Callable[[bytes | None, Any], Awaitable[bytes]]
 """Takes the message, or None where it did not come in time."""
 
@@ -21,9 +19,7 @@ class Gate(grpc.GenericRpcHandler):
 
     gRPC reads the message of a unary call, however large and for however long, before its handler
     runs; so callers that nobody knows could fill the memory, and those that send half a message or
-    none the number of calls that there may be. A handler of streams runs before anything is read,
-    and can lose patience; it also costs each call time. So calls go the short way while few of
-    them wait for their message, and the patient way once many do.
+    none the number of calls that there may be. A handler of streams runs before anything is read.
 
     Args:
         access: Says who may enter.
@@ -43,15 +39,10 @@ class Gate(grpc.GenericRpcHandler):
         streams: dict[str, Callable[..., Any]],
     ) -> None:
         self._access = access
-        self._reading = 0
         shared = {
             name: grpc.stream_stream_rpc_method_handler(stream) for name, stream in streams.items()
         }
         inside = {
-            name: grpc.unary_unary_rpc_method_handler(self._counted(call))
-            for name, call in unary.items()
-        }
-        patient = {
             name: grpc.stream_unary_rpc_method_handler(_read(call, patience_s))
             for name, call in unary.items()
         }
@@ -60,29 +51,14 @@ class Gate(grpc.GenericRpcHandler):
             for name, call in unary.items()
         }
         self._inside = grpc.method_handlers_generic_handler(service_name, {**shared, **inside})
-        self._patient = grpc.method_handlers_generic_handler(service_name, {**shared, **patient})
         self._outside = grpc.method_handlers_generic_handler(service_name, {**shared, **outside})
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """The handler of a call; None: not of this service."""
         found = self._inside.service(handler_call_details)
-        if found is None or found.request_streaming:
+        if found is None or self._access.may_enter(handler_call_details.invocation_metadata or ()):
             return found
-        if not self._access.may_enter(handler_call_details.invocation_metadata or ()):
-            return self._outside.service(handler_call_details)
-        if self._reading >= _READING:
-            return self._patient.service(handler_call_details)
-        self._reading += 1
-        return found
-
-    def _counted(self, call: Unary) -> Unary:
-        # A call that ends before its message is there is never taken off the count: who does that
-        # often is let in the patient way for good, which is safe and only a little slower.
-        async def counted(message: bytes | None, context: Any) -> bytes:
-            self._reading -= 1
-            return await call(message, context)
-
-        return counted
+        return self._outside.service(handler_call_details)
 
 
 def _read(call: Unary, patience_s: float) -> Callable[[Any, Any], Awaitable[bytes]]:

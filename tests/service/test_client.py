@@ -252,7 +252,8 @@ async def test_an_operator_commands_a_server(tmp_path: Path) -> None:
         stopped = await admin("mode", "abstain-all", "--reason", "a test")
         assert "ABSTAINS: every decision is left to people: a test" in stopped.stdout
         refused = await admin("rollback")
-        assert (refused.exit_code, refused.stderr[:6]) == (1, "ibinn:")
+        assert refused.exit_code == 1
+        assert "ibinn: " in refused.stderr
         missing = await admin("reload", "none")
         assert missing.exit_code == 2
         assert re.search(r" \(request [0-9a-f]{32}\)\n$", missing.stderr)
