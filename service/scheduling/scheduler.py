@@ -15,7 +15,6 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ibinn.errors import ExpiredError
@@ -23,8 +22,9 @@ from ibinn.types import Explanation, Prediction
 from service.monitoring import Monitor
 from service.scheduling.admission import Delay, Limits, cautious_s, full, predicted_wait_s
 from service.scheduling.cost import BatchCost
-from service.scheduling.fair_queue import FairQueue
+from service.scheduling.hold import Holding
 from service.scheduling.job import Job, Lane, Outcome, Task
+from service.scheduling.lanes import Lanes
 
 if TYPE_CHECKING:
     from ibinn.images import PreparedImage
@@ -38,11 +38,6 @@ _FRAME = 16
 """Most images that one decoder is given at once."""
 _BACKGROUND_EVERY = 16
 """At least one of so many batches is the server's own work, if there is some."""
-_WORTH_A_WAIT = 0.5
-"""Images that waits must have gained on average to be taken at every chance."""
-_PROBE_EVERY = 16
-_UP_TO = {lane: tuple(Lane)[: number + 1] for number, lane in enumerate(Lane)}
-"""The lanes that go before each lane, and itself."""
 
 
 class Scheduler:
@@ -71,25 +66,21 @@ class Scheduler:
         self._limits = limits
         self._monitor = monitor
         self._clock = clock
-        self._encoded = {lane: FairQueue[Job](_caller_of) for lane in Lane}
-        self._ready = {lane: FairQueue[Job](_caller_of) for lane in Lane}
+        self._lanes = Lanes()
+        self._holding = Holding(longest_s=limits.max_batch_wait_s, most=limits.max_batch_size)
         self._pending: Counter[Lane] = Counter(dict.fromkeys(Lane, 0))
         self._cost = {lane: BatchCost() for lane in Lane}
         self._tasks: set[asyncio.Task[None]] = set()
         self._computing = False
-        self._hold: _Hold | None = None
-        self._held = False
+        self._hold: asyncio.TimerHandle | None = None
+        """Ends the wait of a batch for more images."""
+        self._held, self._held_with = False, 0
         self._inside = 0
-        self._undecoded = 0
         self._frames = 0
         self._decoding = 0
         self._decode_each_s = 0.0
-        self._expected = 0
-        self._last_end = -math.inf
         self._computing_until = -math.inf
         self._since_background = 0
-        self._gain = 1.0
-        self._chances = 0
         # One lane does not tell of another: Explain waits for every Classify that comes later.
         self._delay = {lane: Delay() for lane in Lane}
 
@@ -101,7 +92,7 @@ class Scheduler:
     @property
     def waiting(self) -> int:
         """Number of callers' images that are in no batch yet and decoded."""
-        return len(self._ready[Lane.CLASSIFY]) + len(self._ready[Lane.EXPLAIN])
+        return self._lanes.ready_up_to(Lane.EXPLAIN)
 
     async def submit(self, job: Job) -> Outcome:
         """Waits for the job's outcome.
@@ -119,15 +110,14 @@ class Scheduler:
         try:
             if job.prepared is not None:
                 self._make_ready(job)
-            elif self._frames or self._undecoded or self._room_ahead(job.lane) <= 0:
-                self._encoded[job.lane].push(job)
-                self._undecoded += 1
+            elif self._frames or self._lanes.undecoded or self._room_ahead(job.lane) <= 0:
+                self._lanes.push_encoded(job)
                 self._pump_decoding()
             else:  # nobody to share a frame with: without a task of its own
                 await self._decode_alone(job)
             return await job.future
         except BaseException:
-            self._withdraw(job)
+            self._lanes.withdraw(job)
             raise
         finally:
             timer.cancel()
@@ -172,14 +162,13 @@ class Scheduler:
         cost = self._cost[job.lane]
         if not self._inside:
             return self._decode_each_s + cost.seconds(1)
-        before = _UP_TO[job.lane]
-        encoded = sum(len(self._encoded[lane]) for lane in before)
-        ready = sum(len(self._ready[lane]) for lane in before)
+        lanes = self._lanes
+        encoded = lanes.encoded_up_to(job.lane)
         small = job.lane is not Lane.CLASSIFY
-        own = self._encoded[job.lane], self._ready[job.lane]
+        own = lanes.encoded[job.lane], lanes.ready[job.lane]
         return predicted_wait_s(
-            ahead=encoded + self._decoding + ready,
-            own=sum(queue.count(job.caller) for queue in own),
+            ahead=encoded + self._decoding + lanes.ready_up_to(job.lane),
+            own=lanes.waiting_of(job.lane, job.caller),
             callers=max(queue.callers for queue in own) + (0 if job.lane is Lane.CLASSIFY else 1),
             batch_size=self._limits.small_batch_size if small else self._limits.max_batch_size,
             cost=cost,
@@ -189,18 +178,19 @@ class Scheduler:
 
     def _make_room(self, job: Job) -> bool:
         """Gives up a waiting request for this one, if it is more entitled."""
+        lanes = self._lanes
         victim: Job | None = None
         if job.lane is Lane.CLASSIFY:
-            victim = self._newest_of_heaviest(Lane.EXPLAIN)
+            victim = lanes.newest_of_heaviest(Lane.EXPLAIN)
         if victim is None:
-            heaviest = self._newest_of_heaviest(job.lane)
+            heaviest = lanes.newest_of_heaviest(job.lane)
             if heaviest is not None:
-                theirs = self._waiting_of(job.lane, heaviest.caller)
-                if theirs > self._waiting_of(job.lane, job.caller) + 1:
+                theirs = lanes.waiting_of(job.lane, heaviest.caller)
+                if theirs > lanes.waiting_of(job.lane, job.caller) + 1:
                     victim = heaviest
         if victim is None:
             return False
-        self._withdraw(victim)
+        lanes.withdraw(victim)
         _fail(
             victim,
             full(
@@ -216,30 +206,6 @@ class Scheduler:
         )
         return True
 
-    def _newest_of_heaviest(self, lane: Lane) -> Job | None:
-        counts: Counter[str] = Counter()
-        for queue in (self._ready[lane], self._encoded[lane]):
-            counts.update(job.caller for job in queue)
-        if not counts:
-            return None
-        caller = counts.most_common(1)[0][0]
-        jobs = [
-            job
-            for queue in (self._encoded[lane], self._ready[lane])
-            for job in queue
-            if job.caller == caller
-        ]
-        return max(jobs, key=lambda job: job.arrived)
-
-    def _waiting_of(self, lane: Lane, caller: str) -> int:
-        return self._encoded[lane].count(caller) + self._ready[lane].count(caller)
-
-    def _withdraw(self, job: Job) -> None:
-        if self._encoded[job.lane].remove(job):
-            self._undecoded -= 1
-        else:
-            self._ready[job.lane].remove(job)
-
     def _expire(self, job: Job) -> None:
         if job.decoder is not None:
             decoder, job.decoder = job.decoder, None
@@ -247,10 +213,7 @@ class Scheduler:
         now = self._clock()
         waited_s = now - job.arrived
         self._delay[job.lane].observe(now, actual_s=waited_s, predicted_s=job.predicted_s)
-        waiting = self._waiting_of(job.lane, job.caller) and (
-            job in self._encoded[job.lane] or job in self._ready[job.lane]
-        )
-        self._withdraw(job)
+        waiting = self._lanes.withdraw(job)
         _fail(
             job,
             ExpiredError(
@@ -269,11 +232,11 @@ class Scheduler:
         What is ready of the lanes behind does not count: Explain that waits for Classify must not
         keep Classify from its decoder.
         """
-        ready = sum(len(self._ready[before]) for before in _UP_TO[lane])
+        ready = self._lanes.ready_up_to(lane)
         return 2 * self._limits.max_batch_size - self._decoding - ready
 
     def _pump_decoding(self) -> None:
-        while self._undecoded and self._frames < self._decoders.slots:
+        while self._lanes.undecoded and self._frames < self._decoders.slots:
             if not (jobs := self._next_frame()):
                 return
             self._take_frame(jobs)
@@ -282,12 +245,10 @@ class Scheduler:
             task.add_done_callback(self._tasks.discard)
 
     def _next_frame(self) -> list[Job]:
-        for lane, queue in self._encoded.items():
+        for lane, queue in self._lanes.encoded.items():
             if queue and (room := self._room_ahead(lane)) > 0:
                 share = math.ceil(len(queue) / self._decoders.slots)
-                jobs = queue.take(min(room, share, _FRAME), _preparer_of)
-                self._undecoded -= len(jobs)
-                return jobs
+                return self._lanes.take_encoded(lane, min(room, share, _FRAME))
         return []
 
     async def _decode_alone(self, job: Job) -> None:
@@ -334,60 +295,47 @@ class Scheduler:
     # --------------------------------------------------------------------------------- batches
 
     def _make_ready(self, job: Job) -> None:
-        self._ready[job.lane].push(job)
-        if self._hold is not None and len(self._ready[Lane.CLASSIFY]) >= self._hold.target:
+        self._lanes.push_ready(job)
+        if self._hold is not None and self._ready_to_classify >= self._holding.target:
             self._end_hold()
         self._pump_batches()
 
+    @property
+    def _ready_to_classify(self) -> int:
+        return len(self._lanes.ready[Lane.CLASSIFY])
+
     def _pump_batches(self) -> None:
-        while not self._computing and self._hold is None:
+        while self._lanes.decoded and not self._computing and self._hold is None:
             lane = self._next_lane()
-            if lane is None:
-                return
             if lane is Lane.CLASSIFY and self._begin_hold():
                 return
             if batch := self._next_batch(lane):
                 self._begin_batch(lane, batch)
 
-    def _next_lane(self) -> Lane | None:
-        if self._since_background >= _BACKGROUND_EVERY - 1 and self._ready[Lane.BACKGROUND]:
+    def _next_lane(self) -> Lane:
+        ready = self._lanes.ready
+        if self._since_background >= _BACKGROUND_EVERY - 1 and ready[Lane.BACKGROUND]:
             return Lane.BACKGROUND
-        for lane, queue in self._ready.items():
-            if queue:
-                return lane
-        return None
+        return next(lane for lane in Lane if ready[lane])
 
     def _begin_hold(self) -> bool:
-        """Waits for more images where that pays: on a busy server, for those just answered.
-
-        Callers that were just answered tend to come back at once; a batch without them would make
-        them wait for it, and the next batch as well. The wait is as long as a batch takes before
-        its first image and no longer than the limit: an image that comes in time saves a batch of
-        its own, one that does not costs at most that much. Where waits gained little of late, only
-        every sixteenth chance is taken, to see whether they do again.
-        """
-        longest_s = self._limits.max_batch_wait_s
-        if self._held or self._clock() - self._last_end >= longest_s:
+        if self._held:
             return False
-        count = len(self._ready[Lane.CLASSIFY])
-        target = min(self._expected, self._limits.max_batch_size)
-        longest_s = min(longest_s, self._cost[Lane.CLASSIFY].fixed_s)
-        if count >= target or self._clock() - self._last_end >= longest_s:
+        ready = self._ready_to_classify
+        wait_s = self._holding.wait_s(
+            self._clock(), ready=ready, fixed_s=self._cost[Lane.CLASSIFY].fixed_s
+        )
+        if wait_s <= 0:
             return False
-        self._chances += 1
-        if self._gain < _WORTH_A_WAIT and self._chances % _PROBE_EVERY:
-            return False
-        timer = asyncio.get_running_loop().call_later(longest_s, self._hold_over)
-        self._hold = _Hold(target=target, count=count, timer=timer)
+        self._held_with = ready
+        self._hold = asyncio.get_running_loop().call_later(wait_s, self._hold_over)
         return True
 
     def _end_hold(self) -> None:
-        hold, self._hold = self._hold, None
-        if hold is not None:
-            hold.timer.cancel()
-            gained = len(self._ready[Lane.CLASSIFY]) - hold.count
-            self._gain += 0.2 * (gained - self._gain)
-            self._held = True
+        if self._hold is not None:
+            self._hold.cancel()
+            self._hold, self._held = None, True
+            self._holding.waited(self._ready_to_classify - self._held_with)
 
     def _hold_over(self) -> None:
         self._end_hold()
@@ -396,7 +344,7 @@ class Scheduler:
     def _next_batch(self, lane: Lane) -> list[Job]:
         limits = self._limits
         size = limits.max_batch_size if lane is Lane.CLASSIFY else limits.small_batch_size
-        batch = self._ready[lane].take(size, _task_of)
+        batch = self._lanes.take_ready(lane, size)
         now = self._clock()
         for job in batch:
             if job.deadline <= now:
@@ -450,40 +398,13 @@ class Scheduler:
                         )
                     )
         if lane is Lane.CLASSIFY:
-            self._expected, self._last_end = len(batch) + len(self._ready[lane]), end
+            self._holding.answered(end, answered=len(batch), ready=self._ready_to_classify)
         self._pump_batches()
         self._pump_decoding()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Hold:
-    """A batch that waits for more images.
-
-    Attributes:
-        target: Number of images at which it goes.
-        count: Number of images when it began to wait.
-        timer: Ends the wait.
-    """
-
-    target: int
-    count: int
-    timer: asyncio.TimerHandle
-
-
 def _too_late(waited_s: float) -> ExpiredError:
     return ExpiredError(f"no answer within {waited_s:.3g} s; allow more time or try again later")
-
-
-def _caller_of(job: Job) -> str:
-    return job.caller
-
-
-def _task_of(job: Job) -> object:
-    return job.task
-
-
-def _preparer_of(job: Job) -> object:
-    return job.task.served.preparer
 
 
 def _fail(job: Job, error: Exception) -> None:
