@@ -163,15 +163,25 @@ async def test_health_of_the_service_means_that_a_model_is_loaded() -> None:
 
 
 async def test_reflection_names_the_services_and_describes_them() -> None:
+    expected = [
+        SERVICE_NAME,
+        "ibinn.v1.AdminService",
+        "inference.GRPCInferenceService",
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1alpha.ServerReflection",
+    ]
     async with running() as run:
         stub = reflection_pb2_grpc.ServerReflectionStub(run.channel)
         requests = [
             reflection_pb2.ServerReflectionRequest(list_services=""),
-            reflection_pb2.ServerReflectionRequest(file_containing_symbol=SERVICE_NAME),
+            *(reflection_pb2.ServerReflectionRequest(file_containing_symbol=n) for n in expected),
         ]
-        listed, described = [answer async for answer in stub.ServerReflectionInfo(iter(requests))]
+        listed, described, *others = [
+            answer async for answer in stub.ServerReflectionInfo(iter(requests))
+        ]
     names = {entry.name for entry in listed.list_services_response.service}
-    assert {SERVICE_NAME, "grpc.health.v1.Health"} <= names
+    assert names == set(expected)
+    assert all(other.HasField("file_descriptor_response") for other in others)
     assert (
         service.DESCRIPTOR.serialized_pb in described.file_descriptor_response.file_descriptor_proto
     )
