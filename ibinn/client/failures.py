@@ -69,6 +69,11 @@ def remote_error(
                 f"no answer from {target}: {message}; check the address, or start a server there "
                 "with ibinn-serve"
             )
+        elif code is grpc.StatusCode.CANCELLED:
+            # Not by this side, or nobody would be told: gRPC ends so what a server that closes had
+            # received and not begun.
+            kind = errors.UnavailableError
+            message = f"the server at {target} closed before it took the call on; ask again"
         elif code is grpc.StatusCode.DEADLINE_EXCEEDED:
             message = (
                 f"no answer from {target} within {timeout_s} s; give the call a larger timeout_s"

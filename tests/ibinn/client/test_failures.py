@@ -71,6 +71,9 @@ async def test_statuses_that_are_not_the_servers_own_say_what_to_do() -> None:
     late = await raised(Fail(Code.DEADLINE_EXCEEDED, "late", bare=True))
     assert "give the call a larger timeout_s" in str(late)
     assert (late.reason, late.reasons) == ("", ())
+    closing = await raised(Fail(Code.CANCELLED, "CANCELLED", bare=True))
+    assert isinstance(closing, errors.UnavailableError), "so that it is asked again"
+    assert "closed before it took the call on" in str(closing)
     unknown = await raised(Fail(Code.UNIMPLEMENTED, "no such method", bare=True))
     assert "does not offer this call" in str(unknown)
 
