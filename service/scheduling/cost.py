@@ -20,11 +20,6 @@ class BatchCost:
         self._largest = 0
         self._line: tuple[float, float] | None = (0.0, 0.0)
 
-    @property
-    def known(self) -> bool:
-        """Whether a batch was seen."""
-        return self._weight > 0
-
     def observe(self, size: int, seconds: float) -> None:
         """A batch of that size took that long."""
         decay = self._decay

@@ -92,12 +92,6 @@ class FairQueue(Generic[T]):
                 self._queues.move_to_end(caller, last=False)
         return taken
 
-    def newest_of_heaviest(self) -> T | None:
-        """The last item of the caller with most items: what to give up when there is no room."""
-        if not self._queues:
-            return None
-        return max(self._queues.values(), key=len)[-1]
-
     def _taken(self, caller: str, queue: deque[T]) -> None:
         self._size -= 1
         if not queue:

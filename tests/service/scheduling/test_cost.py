@@ -17,7 +17,6 @@ def learned(fixed: float, each: float, sizes: tuple[int, ...]) -> BatchCost:
 
 def test_nothing_is_predicted_before_the_first_batch() -> None:
     cost = BatchCost()
-    assert not cost.known
     assert cost.seconds(32) == cost.fixed_s == 0
 
 
