@@ -237,7 +237,8 @@ class _Passage:
         """What to tell the caller about an exception."""
         if not self.request_id:
             self.request_id = uuid.uuid4().hex
-            logs.bind(self.request_id, self._route.method)
+        # A call that is refused at the door was not named yet.
+        logs.bind(self.request_id, self._route.method)
         told = failure(error, request_id=self.request_id)
         self._code, self._reason = told.code, told.reason
         if told.incident_id is not None:

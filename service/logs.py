@@ -36,6 +36,11 @@ def bind(request_id: str, method: str) -> None:
     _call.set((request_id, method))
 
 
+def of_call() -> tuple[str, str]:
+    """Request id and method of the call that this task belongs to; empty outside of one."""
+    return _call.get()
+
+
 def configure(*, level: str, form: Literal["text", "json"]) -> None:
     """Sends the entries of this process to standard error.
 
@@ -140,7 +145,7 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 
 def _add_call(record: logging.LogRecord) -> bool:
-    request_id, method = _call.get()
+    request_id, method = of_call()
     if request_id:
         record.request_id, record.method = request_id, method
     return True

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import gzip
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -20,6 +21,7 @@ from ibinn.v1 import answer_pb2 as answer
 from ibinn.v1 import classification_service_pb2 as service
 from ibinn.v1 import model_pb2
 from ibinn.v1.classification_service_pb2_grpc import ClassificationServiceStub
+from service import logs
 from tests.service.running import PATIENCE_S, Running, failed, running, settings, until
 from tests.service.stub import (
     CLASSES,
@@ -69,6 +71,18 @@ async def test_a_refused_request_is_told_its_name() -> None:
         )
         assert details[RequestInfo].request_id == "order:18"
         assert dict(error.trailing_metadata())["x-request-id"] == "order:18"
+
+
+async def test_a_call_refused_at_the_door_is_logged_by_its_name(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with running() as run:
+        status = run.channel.unary_unary("/ibinn.v1.AdminService/GetStatus")
+        with caplog.at_level(logging.INFO, logger="service.border"):
+            seen: list[tuple[str, str]] = []
+            caplog.handler.addFilter(lambda record: seen.append(logs.of_call()) or True)
+            await failed(status(b"", metadata=(("x-request-id", "order-19"),)))
+    assert seen == [("order-19", "GetStatus")]
 
 
 async def test_a_name_that_could_deceive_a_log_is_refused() -> None:
