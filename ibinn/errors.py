@@ -21,6 +21,8 @@
     ├── UnknownClassError         a class the model does not know
     ├── RequestError              an option of a request that is not valid
     ├── UnknownModelError         a model or bundle that the server does not have
+    ├── UnknownRecordError        an answer that the server has no record of
+    ├── LedgerError               records whose hash chain is broken, or that do not read
     ├── CandidateRefusedError     a bundle that may not become the default
     ├── NotPossibleError          nothing to do it with: no previous model, no shadow
     ├── AccessError               a caller that may not do this
@@ -30,6 +32,7 @@
     │   ├── QueueFullError            too many requests are pending, or the answer would be late
     │   │   └── RateLimitedError          the caller asks for more than its share
     │   ├── NotServingError           no model is loaded yet, or the server is stopping
+    │   │   └── RecordsUnavailableError   the records cannot be reached now
     │   └── ExpiredError              the time ran out before the answer
     ├── TrainingError             a run that cannot go on
     │   ├── NonFiniteLossError        the loss or a gradient is not finite
@@ -189,6 +192,15 @@ class UnknownModelError(IbinnError):
     """A model or bundle that the server does not have."""
 
 
+class UnknownRecordError(IbinnError):
+    """An answer that the server has no record of."""
+
+
+class LedgerError(IbinnError):
+    """Records whose hash chain is broken, that do not read, or a schema that this version does not
+    know."""
+
+
 class CandidateRefusedError(IbinnError):
     """A bundle that may not become the default model.
 
@@ -241,6 +253,10 @@ class RateLimitedError(QueueFullError):
 
 class NotServingError(TurnedAwayError):
     """No model is loaded yet, or the server is stopping."""
+
+
+class RecordsUnavailableError(NotServingError):
+    """The database of the records cannot be reached, or is too slow; another try may succeed."""
 
 
 class ExpiredError(TurnedAwayError):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from ibinn.types import ModelInfo, Versions
+from ibinn.types import Guarantee, ModelInfo, Versions
 
 
 class ModelRole(StrEnum):
@@ -132,6 +132,65 @@ class Shadow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Detector:
+    """A sequential test for drift, of one worker process.
+
+    Attributes:
+        name: ``p_values``, ``covered_confidence`` or ``prior``.
+        count: Images that it has seen since it began, after blocking by group.
+        log_evidence: Its evidence against "nothing has changed" (natural logarithm).
+        log_threshold: Where the alarm is raised.
+        alarmed: Whether it was since the detector began.
+    """
+
+    name: str
+    count: int
+    log_evidence: float
+    log_threshold: float
+    alarmed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """What the drift detectors say of the default model.
+
+    Attributes:
+        guarantee: None where nothing watches.
+        reason: Why it is suspended; empty where it is not.
+        since: Since when (UTC); None where nothing watches.
+        detectors: Of the worker process that was asked.
+    """
+
+    guarantee: Guarantee | None
+    reason: str
+    since: datetime | None
+    detectors: tuple[Detector, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordsState:
+    """How a server keeps records.
+
+    Attributes:
+        audit: ``best_effort`` or ``required``; empty: none are kept.
+        database: URL of the database without credentials.
+        reachable: Whether the last try succeeded.
+        waiting: Entries that wait to be written, in this process.
+        dropped: Answers whose record was dropped, in this process.
+    """
+
+    audit: str
+    database: str
+    reachable: bool
+    waiting: int
+    dropped: int
+
+
+NO_DRIFT = Drift(guarantee=None, reason="", since=None, detectors=())
+NO_RECORDS = RecordsState(audit="", database="", reachable=False, waiting=0, dropped=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerState:
     """What a server holds and does, as its operator sees it.
 
@@ -144,6 +203,8 @@ class ServerState:
         generation: Counts every change of models and mode.
         workers: Worker processes of the server.
         workers_agreeing: How many of them are at `generation`.
+        drift: What the drift detectors say.
+        records: How records are kept.
     """
 
     served: tuple[ServedModel, ...]
@@ -154,6 +215,8 @@ class ServerState:
     generation: int
     workers: int
     workers_agreeing: int
+    drift: Drift = NO_DRIFT
+    records: RecordsState = NO_RECORDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,6 +38,14 @@ class Action(StrEnum):
     """This picture cannot be judged; take another one."""
 
 
+class Guarantee(StrEnum):
+    """Whether what the tests promise holds for the images of late."""
+
+    HELD = "held"
+    SUSPENDED = "suspended"
+    """A drift alarm was raised and not yet acknowledged."""
+
+
 class SetMethod(StrEnum):
     """How a conformal prediction set is made (`ibinn.conformal`)."""
 
@@ -280,12 +288,17 @@ class Receipt:
         received_time: When the server took the request on (UTC).
         timing: Where its time went.
         request_id: The request's name, the caller's or made by the server.
+        group_id: The caller's name for what images belong together; empty: none.
+        token: Signed by the server; feedback with it is accepted even if the answer's record was
+            lost. Opaque; empty where the server takes no feedback.
     """
 
     record_id: str
     received_time: datetime
     timing: ServerTiming
     request_id: str = ""
+    group_id: str = ""
+    token: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -313,6 +326,9 @@ class Prediction:
             `reason` names in words; else None.
         conformal_sets: Every prediction set, by method and target, `conformal` among them; empty
             if not calibrated.
+        guarantee: Whether the tests' false-positive rate holds for the images of late; None where
+            nothing watches.
+        guarantee_reason: Why it is suspended; empty where it is not.
     """
 
     classes: tuple[ClassScore, ...]
@@ -332,6 +348,8 @@ class Prediction:
     decision: Decision | None = None
     driver: Group | None = None
     conformal_sets: tuple[ConformalSet, ...] = ()
+    guarantee: Guarantee | None = None
+    guarantee_reason: str = ""
 
     @property
     def top(self) -> ClassScore:

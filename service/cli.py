@@ -49,6 +49,14 @@ PANELS = {
         *("models", "watch_interval_s", "max_models", "acceptance", "accuracy_margin"),
         *("calibration_margin", "false_positive_margin", "shadow_share", "state_dir"),
     ),
+    "Records and feedback": (
+        *("records", "audit", "records_queue", "records_timeout_s", "receipt_key"),
+        *("keep_images", "keep_share", "images", "images_quota_bytes", "images_ttl_days"),
+    ),
+    "Drift": (
+        *("drift", "drift_false_alarm_rate", "drift_window"),
+        *("sentinels", "sentinel_interval_s"),
+    ),
     "Access": (
         *("tls_certificate", "tls_key", "tls_client_ca", "insecure", "tokens"),
         *("require_signature", "trusted_keys"),

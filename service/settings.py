@@ -131,6 +131,58 @@ class Settings(BaseSettings):
         None, description="File of tokens with their roles; see ibinn-serve token --help."
     )
     reflection: bool = Field(True, description="Tell callers the contract (gRPC reflection).")
+    records: str | None = Field(
+        None,
+        description="Database of the records (sqlite:///FILE or postgresql+psycopg://...); none: "
+        "SQLite in the state folder, or no records where there is none.",
+    )
+    audit: Literal["best_effort", "required"] = Field(
+        "best_effort",
+        description="Whether an answer waits until its record is durable, or never does.",
+    )
+    records_queue: int = Field(
+        10_000, ge=1, description="Most entries that wait to be written; best effort drops more."
+    )
+    records_timeout_s: float = Field(
+        5.0, gt=0, description="Longest time that a call waits for the records."
+    )
+    receipt_key: Path | None = Field(
+        None,
+        description="File with the key that signs receipts, the same for all replicas; none: one "
+        "made in the state folder, or for this run where there is none.",
+    )
+    keep_images: Literal["none", "sampled", "flagged", "flagged_and_sampled", "all"] = Field(
+        "none", description="Which images are kept beside their records."
+    )
+    keep_share: float = Field(
+        0.01, gt=0, le=1, description="Share of images that are kept where they are sampled."
+    )
+    images: str | None = Field(
+        None,
+        description="Where kept images lie, a folder or an fsspec URL; none: in the state folder.",
+    )
+    images_quota_bytes: int = Field(
+        10 * 2**30, ge=1, description="Most bytes of kept images; the oldest make room."
+    )
+    images_ttl_days: float = Field(30.0, gt=0, description="How long images are kept.")
+    drift: bool = Field(True, description="Watch for drift, and suspend the guarantee at an alarm.")
+    drift_false_alarm_rate: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="Chance that all detectors of one process together ever raise a false alarm.",
+    )
+    drift_window: int = Field(
+        500, ge=50, description="Images that the figures of recent images are of."
+    )
+    sentinels: Path | None = Field(
+        None,
+        description="Folder of held-out images that are sent through the whole path again and "
+        "again, to measure the false-positive rate.",
+    )
+    sentinel_interval_s: float = Field(
+        10.0, gt=0, description="Time from one such image to the next."
+    )
     max_image_bytes: int = Field(16 * 2**20, ge=1, description="Largest encoded image in bytes.")
     max_image_px: int = Field(40_000_000, ge=1, description="Largest width times height.")
     max_side_px: int = Field(16_384, ge=1, description="Largest side of an image.")

@@ -77,7 +77,7 @@ class GetStatusResponse(_message.Message):
     def __init__(self, state: _Optional[_Union[ServerState, _Mapping]] = ...) -> None: ...
 
 class ServerState(_message.Message):
-    __slots__ = ("served", "mode", "mode_reason", "shadow", "candidates", "generation", "workers", "workers_agreeing")
+    __slots__ = ("served", "mode", "mode_reason", "shadow", "candidates", "generation", "workers", "workers_agreeing", "drift", "records")
     SERVED_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     MODE_REASON_FIELD_NUMBER: _ClassVar[int]
@@ -86,6 +86,8 @@ class ServerState(_message.Message):
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     WORKERS_AGREEING_FIELD_NUMBER: _ClassVar[int]
+    DRIFT_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
     served: _containers.RepeatedCompositeFieldContainer[_model_pb2.ServedModel]
     mode: _model_pb2.Mode
     mode_reason: str
@@ -94,7 +96,77 @@ class ServerState(_message.Message):
     generation: int
     workers: int
     workers_agreeing: int
-    def __init__(self, served: _Optional[_Iterable[_Union[_model_pb2.ServedModel, _Mapping]]] = ..., mode: _Optional[_Union[_model_pb2.Mode, str]] = ..., mode_reason: _Optional[str] = ..., shadow: _Optional[_Union[Shadow, _Mapping]] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., generation: _Optional[int] = ..., workers: _Optional[int] = ..., workers_agreeing: _Optional[int] = ...) -> None: ...
+    drift: Drift
+    records: Records
+    def __init__(self, served: _Optional[_Iterable[_Union[_model_pb2.ServedModel, _Mapping]]] = ..., mode: _Optional[_Union[_model_pb2.Mode, str]] = ..., mode_reason: _Optional[str] = ..., shadow: _Optional[_Union[Shadow, _Mapping]] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., generation: _Optional[int] = ..., workers: _Optional[int] = ..., workers_agreeing: _Optional[int] = ..., drift: _Optional[_Union[Drift, _Mapping]] = ..., records: _Optional[_Union[Records, _Mapping]] = ...) -> None: ...
+
+class Drift(_message.Message):
+    __slots__ = ("guarantee", "reason", "since", "detectors")
+    GUARANTEE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    DETECTORS_FIELD_NUMBER: _ClassVar[int]
+    guarantee: _answer_pb2.Guarantee
+    reason: str
+    since: _timestamp_pb2.Timestamp
+    detectors: _containers.RepeatedCompositeFieldContainer[Detector]
+    def __init__(self, guarantee: _Optional[_Union[_answer_pb2.Guarantee, str]] = ..., reason: _Optional[str] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., detectors: _Optional[_Iterable[_Union[Detector, _Mapping]]] = ...) -> None: ...
+
+class Detector(_message.Message):
+    __slots__ = ("name", "count", "log_evidence", "log_threshold", "alarmed")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    LOG_EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    LOG_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    ALARMED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    count: int
+    log_evidence: float
+    log_threshold: float
+    alarmed: bool
+    def __init__(self, name: _Optional[str] = ..., count: _Optional[int] = ..., log_evidence: _Optional[float] = ..., log_threshold: _Optional[float] = ..., alarmed: _Optional[bool] = ...) -> None: ...
+
+class Records(_message.Message):
+    __slots__ = ("audit", "database", "reachable", "waiting", "dropped")
+    AUDIT_FIELD_NUMBER: _ClassVar[int]
+    DATABASE_FIELD_NUMBER: _ClassVar[int]
+    REACHABLE_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    audit: str
+    database: str
+    reachable: bool
+    waiting: int
+    dropped: int
+    def __init__(self, audit: _Optional[str] = ..., database: _Optional[str] = ..., reachable: _Optional[bool] = ..., waiting: _Optional[int] = ..., dropped: _Optional[int] = ...) -> None: ...
+
+class AcknowledgeDriftRequest(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+
+class AcknowledgeDriftResponse(_message.Message):
+    __slots__ = ("state",)
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    state: ServerState
+    def __init__(self, state: _Optional[_Union[ServerState, _Mapping]] = ...) -> None: ...
+
+class EraseImageRequest(_message.Message):
+    __slots__ = ("record_id", "reason")
+    RECORD_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    record_id: str
+    reason: str
+    def __init__(self, record_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class EraseImageResponse(_message.Message):
+    __slots__ = ("found", "records")
+    FOUND_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    found: bool
+    records: int
+    def __init__(self, found: _Optional[bool] = ..., records: _Optional[int] = ...) -> None: ...
 
 class Candidate(_message.Message):
     __slots__ = ("bundle", "versions", "accepted", "reasons", "figures", "time")

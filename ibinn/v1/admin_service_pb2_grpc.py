@@ -65,6 +65,16 @@ class AdminServiceStub:
                 request_serializer=ibinn_dot_v1_dot_admin__service__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=ibinn_dot_v1_dot_admin__service__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.AcknowledgeDrift = channel.unary_unary(
+                '/ibinn.v1.AdminService/AcknowledgeDrift',
+                request_serializer=ibinn_dot_v1_dot_admin__service__pb2.AcknowledgeDriftRequest.SerializeToString,
+                response_deserializer=ibinn_dot_v1_dot_admin__service__pb2.AcknowledgeDriftResponse.FromString,
+                _registered_method=True)
+        self.EraseImage = channel.unary_unary(
+                '/ibinn.v1.AdminService/EraseImage',
+                request_serializer=ibinn_dot_v1_dot_admin__service__pb2.EraseImageRequest.SerializeToString,
+                response_deserializer=ibinn_dot_v1_dot_admin__service__pb2.EraseImageResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -112,6 +122,20 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AcknowledgeDrift(self, request, context):
+        """Ends the suspension of the guarantee after a drift alarm: the detectors begin anew.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EraseImage(self, request, context):
+        """Erases the image of an answer, from every record of the same bytes; the records stay.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -139,6 +163,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=ibinn_dot_v1_dot_admin__service__pb2.GetStatusRequest.FromString,
                     response_serializer=ibinn_dot_v1_dot_admin__service__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'AcknowledgeDrift': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcknowledgeDrift,
+                    request_deserializer=ibinn_dot_v1_dot_admin__service__pb2.AcknowledgeDriftRequest.FromString,
+                    response_serializer=ibinn_dot_v1_dot_admin__service__pb2.AcknowledgeDriftResponse.SerializeToString,
+            ),
+            'EraseImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseImage,
+                    request_deserializer=ibinn_dot_v1_dot_admin__service__pb2.EraseImageRequest.FromString,
+                    response_serializer=ibinn_dot_v1_dot_admin__service__pb2.EraseImageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -282,6 +316,60 @@ class AdminService:
             '/ibinn.v1.AdminService/GetStatus',
             ibinn_dot_v1_dot_admin__service__pb2.GetStatusRequest.SerializeToString,
             ibinn_dot_v1_dot_admin__service__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcknowledgeDrift(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ibinn.v1.AdminService/AcknowledgeDrift',
+            ibinn_dot_v1_dot_admin__service__pb2.AcknowledgeDriftRequest.SerializeToString,
+            ibinn_dot_v1_dot_admin__service__pb2.AcknowledgeDriftResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ibinn.v1.AdminService/EraseImage',
+            ibinn_dot_v1_dot_admin__service__pb2.EraseImageRequest.SerializeToString,
+            ibinn_dot_v1_dot_admin__service__pb2.EraseImageResponse.FromString,
             options,
             channel_credentials,
             insecure,

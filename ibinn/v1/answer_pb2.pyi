@@ -46,6 +46,12 @@ class TestKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TEST_KIND_LOW_IS_UNUSUAL: _ClassVar[TestKind]
     TEST_KIND_TYPICALITY: _ClassVar[TestKind]
     TEST_KIND_TWO_TAILED: _ClassVar[TestKind]
+
+class Guarantee(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    GUARANTEE_UNSPECIFIED: _ClassVar[Guarantee]
+    GUARANTEE_HELD: _ClassVar[Guarantee]
+    GUARANTEE_SUSPENDED: _ClassVar[Guarantee]
 VERDICT_UNSPECIFIED: Verdict
 VERDICT_NOT_ASSESSED: Verdict
 VERDICT_UNKNOWN: Verdict
@@ -68,9 +74,12 @@ TEST_KIND_HIGH_IS_UNUSUAL: TestKind
 TEST_KIND_LOW_IS_UNUSUAL: TestKind
 TEST_KIND_TYPICALITY: TestKind
 TEST_KIND_TWO_TAILED: TestKind
+GUARANTEE_UNSPECIFIED: Guarantee
+GUARANTEE_HELD: Guarantee
+GUARANTEE_SUSPENDED: Guarantee
 
 class Classification(_message.Message):
-    __slots__ = ("record_id", "received_time", "classes", "entropy_nats", "temperature", "bits_per_dim", "conformal_set", "tests", "combined_test", "verdict", "verdict_reason", "observed_accuracy", "versions", "calibration_count", "input", "timing", "conformal_sets", "decision", "driver", "request_id")
+    __slots__ = ("record_id", "received_time", "classes", "entropy_nats", "temperature", "bits_per_dim", "conformal_set", "tests", "combined_test", "verdict", "verdict_reason", "observed_accuracy", "versions", "calibration_count", "input", "timing", "conformal_sets", "decision", "driver", "request_id", "guarantee", "guarantee_reason", "receipt", "group_id")
     RECORD_ID_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_TIME_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
@@ -91,6 +100,10 @@ class Classification(_message.Message):
     DECISION_FIELD_NUMBER: _ClassVar[int]
     DRIVER_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    GUARANTEE_FIELD_NUMBER: _ClassVar[int]
+    GUARANTEE_REASON_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     record_id: str
     received_time: _timestamp_pb2.Timestamp
     classes: _containers.RepeatedCompositeFieldContainer[ClassScore]
@@ -111,7 +124,11 @@ class Classification(_message.Message):
     decision: Decision
     driver: TestGroup
     request_id: str
-    def __init__(self, record_id: _Optional[str] = ..., received_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., classes: _Optional[_Iterable[_Union[ClassScore, _Mapping]]] = ..., entropy_nats: _Optional[float] = ..., temperature: _Optional[float] = ..., bits_per_dim: _Optional[float] = ..., conformal_set: _Optional[_Union[ConformalSet, _Mapping]] = ..., tests: _Optional[_Iterable[_Union[TestResult, _Mapping]]] = ..., combined_test: _Optional[_Union[TestResult, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., verdict_reason: _Optional[str] = ..., observed_accuracy: _Optional[_Union[ObservedAccuracy, _Mapping]] = ..., versions: _Optional[_Union[Versions, _Mapping]] = ..., calibration_count: _Optional[int] = ..., input: _Optional[_Union[InputInfo, _Mapping]] = ..., timing: _Optional[_Union[ServerTiming, _Mapping]] = ..., conformal_sets: _Optional[_Iterable[_Union[ConformalSet, _Mapping]]] = ..., decision: _Optional[_Union[Decision, _Mapping]] = ..., driver: _Optional[_Union[TestGroup, str]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    guarantee: Guarantee
+    guarantee_reason: str
+    receipt: str
+    group_id: str
+    def __init__(self, record_id: _Optional[str] = ..., received_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., classes: _Optional[_Iterable[_Union[ClassScore, _Mapping]]] = ..., entropy_nats: _Optional[float] = ..., temperature: _Optional[float] = ..., bits_per_dim: _Optional[float] = ..., conformal_set: _Optional[_Union[ConformalSet, _Mapping]] = ..., tests: _Optional[_Iterable[_Union[TestResult, _Mapping]]] = ..., combined_test: _Optional[_Union[TestResult, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., verdict_reason: _Optional[str] = ..., observed_accuracy: _Optional[_Union[ObservedAccuracy, _Mapping]] = ..., versions: _Optional[_Union[Versions, _Mapping]] = ..., calibration_count: _Optional[int] = ..., input: _Optional[_Union[InputInfo, _Mapping]] = ..., timing: _Optional[_Union[ServerTiming, _Mapping]] = ..., conformal_sets: _Optional[_Iterable[_Union[ConformalSet, _Mapping]]] = ..., decision: _Optional[_Union[Decision, _Mapping]] = ..., driver: _Optional[_Union[TestGroup, str]] = ..., request_id: _Optional[str] = ..., guarantee: _Optional[_Union[Guarantee, str]] = ..., guarantee_reason: _Optional[str] = ..., receipt: _Optional[str] = ..., group_id: _Optional[str] = ...) -> None: ...
 
 class Decision(_message.Message):
     __slots__ = ("action", "class_name", "rule", "reason", "expected_cost")

@@ -23,13 +23,15 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from ibinn.v1 import answer_pb2 as ibinn_dot_v1_dot_answer__pb2
 from ibinn.v1 import model_pb2 as ibinn_dot_v1_dot_model__pb2
+from ibinn.v1 import record_pb2 as ibinn_dot_v1_dot_record__pb2
 from ibinn.v1 import rules_pb2 as ibinn_dot_v1_dot_rules__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%ibinn/v1/classification_service.proto\x12\x08ibinn.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x15ibinn/v1/answer.proto\x1a\x14ibinn/v1/model.proto\x1a\x14ibinn/v1/rules.proto\"\xa8\x02\n\x0f\x43lassifyRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12m\n\nrequest_id\x18\x02 \x01(\tBY\x92\xf9\x18U\x10@*\x10[A-Za-z0-9._:-]+J?up to 64 letters, digits, dots, colons, hyphens and underscores\x12\x41\n\x05model\x18\x03 \x01(\tB2\x92\xf9\x18.\x10@*\x0e[0-9a-f]{8,64}J\x1a\x38 to 64 hexadecimal digits\x12(\n\x07options\x18\x04 \x01(\x0b\x32\x17.ibinn.v1.AnswerOptions\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"i\n\rAnswerOptions\x12+\n\x0btop_classes\x18\x01 \x01(\x05\x42\x16\x92\xf9\x18\x12\x31\x00\x00\x00\x00\x00\x00\x00\x00\x39\x00\x00\x00\x00\x80\x84.A\x12+\n\x05tests\x18\x02 \x01(\x0e\x32\x14.ibinn.v1.TestDetailB\x06\x92\xf9\x18\x02@\x01\"N\n\x15\x43lassifyStreamRequest\x12\x35\n\x08requests\x18\x01 \x03(\x0b\x32\x19.ibinn.v1.ClassifyRequestB\x08\x92\xf9\x18\x04\x08\x01\x18@\"C\n\x16\x43lassifyStreamResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.ibinn.v1.ClassifyResult\"\x96\x01\n\x0e\x43lassifyResult\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x03\x12\x32\n\x0e\x63lassification\x18\x03 \x01(\x0b\x32\x18.ibinn.v1.ClassificationH\x00\x12#\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"D\n\x10\x43lassifyResponse\x12\x30\n\x0e\x63lassification\x18\x01 \x01(\x0b\x32\x18.ibinn.v1.Classification\"\xfa\x02\n\x0e\x45xplainRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x1b\n\x07\x63lasses\x18\x02 \x03(\tB\n\x92\xf9\x18\x06\x10\xe8\x07\x18\xe8\x07\x12+\n\x08\x63ontrast\x18\x03 \x01(\x0b\x32\x19.ibinn.v1.ContrastRequest\x12\x33\n\x0cheatmap_size\x18\x04 \x01(\x0e\x32\x15.ibinn.v1.HeatmapSizeB\x06\x92\xf9\x18\x02@\x01\x12m\n\nrequest_id\x18\x05 \x01(\tBY\x92\xf9\x18U\x10@*\x10[A-Za-z0-9._:-]+J?up to 64 letters, digits, dots, colons, hyphens and underscores\x12\x41\n\x05model\x18\x06 \x01(\tB2\x92\xf9\x18.\x10@*\x0e[0-9a-f]{8,64}J\x1a\x38 to 64 hexadecimal digits\x12(\n\x07options\x18\x07 \x01(\x0b\x32\x17.ibinn.v1.AnswerOptions\"G\n\x0f\x43ontrastRequest\x12\x1b\n\nclass_name\x18\x01 \x01(\tB\x07\x92\xf9\x18\x03\x10\xe8\x07\x12\x17\n\x06versus\x18\x02 \x01(\tB\x07\x92\xf9\x18\x03\x10\xe8\x07\"\xc2\x02\n\x0f\x45xplainResponse\x12\x30\n\x0e\x63lassification\x18\x01 \x01(\x0b\x32\x18.ibinn.v1.Classification\x12#\n\x08heatmaps\x18\x02 \x03(\x0b\x32\x11.ibinn.v1.Heatmap\x12\"\n\x05image\x18\x03 \x01(\x0b\x32\x13.ibinn.v1.SeenImage\x12$\n\x08\x63ontrast\x18\x04 \x01(\x0b\x32\x12.ibinn.v1.Contrast\x12%\n\x06nearby\x18\x05 \x03(\x0b\x32\x15.ibinn.v1.NearbyClass\x12\x1f\n\x12receptive_field_px\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12/\n\x0e\x64\x65\x63ision_space\x18\x07 \x01(\x0b\x32\x17.ibinn.v1.DecisionSpaceB\x15\n\x13_receptive_field_px\"T\n\x0fGetModelRequest\x12\x41\n\x05model\x18\x01 \x01(\tB2\x92\xf9\x18.\x10@*\x0e[0-9a-f]{8,64}J\x1a\x38 to 64 hexadecimal digits\"w\n\x10GetModelResponse\x12\x1e\n\x05model\x18\x01 \x01(\x0b\x32\x0f.ibinn.v1.Model\x12%\n\x06served\x18\x02 \x03(\x0b\x32\x15.ibinn.v1.ServedModel\x12\x1c\n\x04mode\x18\x03 \x01(\x0e\x32\x0e.ibinn.v1.Mode*m\n\nTestDetail\x12\x1b\n\x17TEST_DETAIL_UNSPECIFIED\x10\x00\x12\x13\n\x0fTEST_DETAIL_ALL\x10\x01\x12\x17\n\x13TEST_DETAIL_FLAGGED\x10\x02\x12\x14\n\x10TEST_DETAIL_NONE\x10\x03*Z\n\x0bHeatmapSize\x12\x1c\n\x18HEATMAP_SIZE_UNSPECIFIED\x10\x00\x12\x15\n\x11HEATMAP_SIZE_GRID\x10\x01\x12\x16\n\x12HEATMAP_SIZE_IMAGE\x10\x02\x32\xb6\x02\n\x15\x43lassificationService\x12\x41\n\x08\x43lassify\x12\x19.ibinn.v1.ClassifyRequest\x1a\x1a.ibinn.v1.ClassifyResponse\x12W\n\x0e\x43lassifyStream\x12\x1f.ibinn.v1.ClassifyStreamRequest\x1a .ibinn.v1.ClassifyStreamResponse(\x01\x30\x01\x12>\n\x07\x45xplain\x12\x18.ibinn.v1.ExplainRequest\x1a\x19.ibinn.v1.ExplainResponse\x12\x41\n\x08GetModel\x12\x19.ibinn.v1.GetModelRequest\x1a\x1a.ibinn.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%ibinn/v1/classification_service.proto\x12\x08ibinn.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x15ibinn/v1/answer.proto\x1a\x14ibinn/v1/model.proto\x1a\x15ibinn/v1/record.proto\x1a\x14ibinn/v1/rules.proto\"\xfe\x02\n\x0f\x43lassifyRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12m\n\nrequest_id\x18\x02 \x01(\tBY\x92\xf9\x18U\x10@*\x10[A-Za-z0-9._:-]+J?up to 64 letters, digits, dots, colons, hyphens and underscores\x12\x41\n\x05model\x18\x03 \x01(\tB2\x92\xf9\x18.\x10@*\x0e[0-9a-f]{8,64}J\x1a\x38 to 64 hexadecimal digits\x12(\n\x07options\x18\x04 \x01(\x0b\x32\x17.ibinn.v1.AnswerOptions\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12T\n\x08group_id\x18\x06 \x01(\tBB\x92\xf9\x18>\x10\x80\x01*\r[^\\x00-\\x1f]+J*up to 128 bytes without control characters\"i\n\rAnswerOptions\x12+\n\x0btop_classes\x18\x01 \x01(\x05\x42\x16\x92\xf9\x18\x12\x31\x00\x00\x00\x00\x00\x00\x00\x00\x39\x00\x00\x00\x00\x80\x84.A\x12+\n\x05tests\x18\x02 \x01(\x0e\x32\x14.ibinn.v1.TestDetailB\x06\x92\xf9\x18\x02@\x01\"N\n\x15\x43lassifyStreamRequest\x12\x35\n\x08requests\x18\x01 \x03(\x0b\x32\x19.ibinn.v1.ClassifyRequestB\x08\x92\xf9\x18\x04\x08\x01\x18@\"C\n\x16\x43lassifyStreamResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.ibinn.v1.ClassifyResult\"\x96\x01\n\x0e\x43lassifyResult\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x03\x12\x32\n\x0e\x63lassification\x18\x03 \x01(\x0b\x32\x18.ibinn.v1.ClassificationH\x00\x12#\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"D\n\x10\x43lassifyResponse\x12\x30\n\x0e\x63lassification\x18\x01 \x01(\x0b\x32\x18.ibinn.v1.Classification\"\xd0\x03\n\x0e\x45xplainRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x1b\n\x07\x63lasses\x18\x02 \x03(\tB\n\x92\xf9\x18\x06\x10\xe8\x07\x18\xe8\x07\x12+\n\x08\x63ontrast\x18\x03 \x01(\x0b\x32\x19.ibinn.v1.ContrastRequest\x12\x33\n\x0cheatmap_size\x18\x04 \x01(\x0e\x32\x15.ibinn.v1.HeatmapSizeB\x06\x92\xf9\x18\x02@\x01\x12m\n\nrequest_id\x18\x05 \x01(\tBY\x92\xf9\x18U\x10@*\x10[A-Za-z0-9._:-]+J?up to 64 letters, digits, dots, colons, hyphens and underscores\x12\x41\n\x05model\x18\x06 \x01(\tB2\x92\xf9\x18.\x10@*\x0e[0-9a-f]{8,64}J\x1a\x38 to 64 hexadecimal digits\x12(\n\x07options\x18\x07 \x01(\x0b\x32\x17.ibinn.v1.AnswerOptions\x12T\n\x08group_id\x18\x08 \x01(\tBB\x92\xf9\x18>\x10\x80\x01*\r[^\\x00-\\x1f]+J*up to 128 bytes without control characters\"G\n\x0f\x43ontrastRequest\x12\x1b\n\nclass_name\x18\x01 \x01(\tB\x07\x92\xf9\x18\x03\x10\xe8\x07\x12\x17\n\x06versus\x18\x02 \x01(\tB\x07\x92\xf9\x18\x03\x10\xe8\x07\"\xc2\x02\n\x0f\x45xplainResponse\x12\x30\n\x0e\x63lassification\x18\x01 \x01(\x0b\x32\x18.ibinn.v1.Classification\x12#\n\x08heatmaps\x18\x02 \x03(\x0b\x32\x11.ibinn.v1.Heatmap\x12\"\n\x05image\x18\x03 \x01(\x0b\x32\x13.ibinn.v1.SeenImage\x12$\n\x08\x63ontrast\x18\x04 \x01(\x0b\x32\x12.ibinn.v1.Contrast\x12%\n\x06nearby\x18\x05 \x03(\x0b\x32\x15.ibinn.v1.NearbyClass\x12\x1f\n\x12receptive_field_px\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12/\n\x0e\x64\x65\x63ision_space\x18\x07 \x01(\x0b\x32\x17.ibinn.v1.DecisionSpaceB\x15\n\x13_receptive_field_px\"T\n\x0fGetModelRequest\x12\x41\n\x05model\x18\x01 \x01(\tB2\x92\xf9\x18.\x10@*\x0e[0-9a-f]{8,64}J\x1a\x38 to 64 hexadecimal digits\"w\n\x10GetModelResponse\x12\x1e\n\x05model\x18\x01 \x01(\x0b\x32\x0f.ibinn.v1.Model\x12%\n\x06served\x18\x02 \x03(\x0b\x32\x15.ibinn.v1.ServedModel\x12\x1c\n\x04mode\x18\x03 \x01(\x0e\x32\x0e.ibinn.v1.Mode\"\xf9\x03\n\x15SubmitFeedbackRequest\x12@\n\trecord_id\x18\x01 \x01(\tB-\x92\xf9\x18)\x08\x01\x10 *\x0c[0-9a-f]{32}J\x15\x33\x32 hexadecimal digits\x12&\n\x05truth\x18\x02 \x01(\x0b\x32\x0f.ibinn.v1.TruthB\x06\x92\xf9\x18\x02\x08\x01\x12\x30\n\nprovenance\x18\x03 \x01(\x0b\x32\x14.ibinn.v1.ProvenanceB\x06\x92\xf9\x18\x02\x08\x01\x12n\n\x0b\x66\x65\x65\x64\x62\x61\x63k_id\x18\x04 \x01(\tBY\x92\xf9\x18U\x10@*\x10[A-Za-z0-9._:-]+J?up to 64 letters, digits, dots, colons, hyphens and underscores\x12\x18\n\x07receipt\x18\x05 \x01(\tB\x07\x92\xf9\x18\x03\x10\x80 \x12\x31\n\rlabelled_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x07\x63omment\x18\x07 \x01(\tB\x07\x92\xf9\x18\x03\x10\xd0\x0f\x12m\n\nrequest_id\x18\x08 \x01(\tBY\x92\xf9\x18U\x10@*\x10[A-Za-z0-9._:-]+J?up to 64 letters, digits, dots, colons, hyphens and underscores\"\x81\x01\n\x16SubmitFeedbackResponse\x12\x13\n\x0b\x66\x65\x65\x64\x62\x61\x63k_id\x18\x01 \x01(\t\x12*\n\x07outcome\x18\x02 \x01(\x0e\x32\x19.ibinn.v1.FeedbackOutcome\x12\x10\n\x08revision\x18\x03 \x01(\x05\x12\x14\n\x0crecord_known\x18\x04 \x01(\x08\"k\n\x10GetRecordRequest\x12@\n\trecord_id\x18\x01 \x01(\tB-\x92\xf9\x18)\x08\x01\x10 *\x0c[0-9a-f]{32}J\x15\x33\x32 hexadecimal digits\x12\x15\n\rinclude_image\x18\x02 \x01(\x08\"5\n\x11GetRecordResponse\x12 \n\x06record\x18\x01 \x01(\x0b\x32\x10.ibinn.v1.Record\"\x94\x01\n\x12ListEntriesRequest\x12%\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x03\x42\r\x92\xf9\x18\t1\x00\x00\x00\x00\x00\x00\x00\x00\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\x92\xf9\x18\x12\x31\x00\x00\x00\x00\x00\x00\x00\x00\x39\x00\x00\x00\x00\x00\x88\xb3@\x12,\n\x05kinds\x18\x03 \x03(\x0e\x32\x13.ibinn.v1.EntryKindB\x08\x92\xf9\x18\x04\x18\x08@\x01\"a\n\x13ListEntriesResponse\x12 \n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x0f.ibinn.v1.Entry\x12\x15\n\rhead_sequence\x18\x02 \x01(\x03\x12\x11\n\thead_hash\x18\x03 \x01(\t*m\n\nTestDetail\x12\x1b\n\x17TEST_DETAIL_UNSPECIFIED\x10\x00\x12\x13\n\x0fTEST_DETAIL_ALL\x10\x01\x12\x17\n\x13TEST_DETAIL_FLAGGED\x10\x02\x12\x14\n\x10TEST_DETAIL_NONE\x10\x03*Z\n\x0bHeatmapSize\x12\x1c\n\x18HEATMAP_SIZE_UNSPECIFIED\x10\x00\x12\x15\n\x11HEATMAP_SIZE_GRID\x10\x01\x12\x16\n\x12HEATMAP_SIZE_IMAGE\x10\x02\x32\x9d\x04\n\x15\x43lassificationService\x12\x41\n\x08\x43lassify\x12\x19.ibinn.v1.ClassifyRequest\x1a\x1a.ibinn.v1.ClassifyResponse\x12W\n\x0e\x43lassifyStream\x12\x1f.ibinn.v1.ClassifyStreamRequest\x1a .ibinn.v1.ClassifyStreamResponse(\x01\x30\x01\x12>\n\x07\x45xplain\x12\x18.ibinn.v1.ExplainRequest\x1a\x19.ibinn.v1.ExplainResponse\x12\x41\n\x08GetModel\x12\x19.ibinn.v1.GetModelRequest\x1a\x1a.ibinn.v1.GetModelResponse\x12S\n\x0eSubmitFeedback\x12\x1f.ibinn.v1.SubmitFeedbackRequest\x1a .ibinn.v1.SubmitFeedbackResponse\x12\x44\n\tGetRecord\x12\x1a.ibinn.v1.GetRecordRequest\x1a\x1b.ibinn.v1.GetRecordResponse\x12J\n\x0bListEntries\x12\x1c.ibinn.v1.ListEntriesRequest\x1a\x1d.ibinn.v1.ListEntriesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,6 +42,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLASSIFYREQUEST'].fields_by_name['request_id']._serialized_options = b'\222\371\030U\020@*\020[A-Za-z0-9._:-]+J?up to 64 letters, digits, dots, colons, hyphens and underscores'
   _globals['_CLASSIFYREQUEST'].fields_by_name['model']._loaded_options = None
   _globals['_CLASSIFYREQUEST'].fields_by_name['model']._serialized_options = b'\222\371\030.\020@*\016[0-9a-f]{8,64}J\0328 to 64 hexadecimal digits'
+  _globals['_CLASSIFYREQUEST'].fields_by_name['group_id']._loaded_options = None
+  _globals['_CLASSIFYREQUEST'].fields_by_name['group_id']._serialized_options = b'\222\371\030>\020\200\001*\r[^\\x00-\\x1f]+J*up to 128 bytes without control characters'
   _globals['_ANSWEROPTIONS'].fields_by_name['top_classes']._loaded_options = None
   _globals['_ANSWEROPTIONS'].fields_by_name['top_classes']._serialized_options = b'\222\371\030\0221\000\000\000\000\000\000\000\0009\000\000\000\000\200\204.A'
   _globals['_ANSWEROPTIONS'].fields_by_name['tests']._loaded_options = None
@@ -54,38 +58,74 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPLAINREQUEST'].fields_by_name['request_id']._serialized_options = b'\222\371\030U\020@*\020[A-Za-z0-9._:-]+J?up to 64 letters, digits, dots, colons, hyphens and underscores'
   _globals['_EXPLAINREQUEST'].fields_by_name['model']._loaded_options = None
   _globals['_EXPLAINREQUEST'].fields_by_name['model']._serialized_options = b'\222\371\030.\020@*\016[0-9a-f]{8,64}J\0328 to 64 hexadecimal digits'
+  _globals['_EXPLAINREQUEST'].fields_by_name['group_id']._loaded_options = None
+  _globals['_EXPLAINREQUEST'].fields_by_name['group_id']._serialized_options = b'\222\371\030>\020\200\001*\r[^\\x00-\\x1f]+J*up to 128 bytes without control characters'
   _globals['_CONTRASTREQUEST'].fields_by_name['class_name']._loaded_options = None
   _globals['_CONTRASTREQUEST'].fields_by_name['class_name']._serialized_options = b'\222\371\030\003\020\350\007'
   _globals['_CONTRASTREQUEST'].fields_by_name['versus']._loaded_options = None
   _globals['_CONTRASTREQUEST'].fields_by_name['versus']._serialized_options = b'\222\371\030\003\020\350\007'
   _globals['_GETMODELREQUEST'].fields_by_name['model']._loaded_options = None
   _globals['_GETMODELREQUEST'].fields_by_name['model']._serialized_options = b'\222\371\030.\020@*\016[0-9a-f]{8,64}J\0328 to 64 hexadecimal digits'
-  _globals['_TESTDETAIL']._serialized_start=1939
-  _globals['_TESTDETAIL']._serialized_end=2048
-  _globals['_HEATMAPSIZE']._serialized_start=2050
-  _globals['_HEATMAPSIZE']._serialized_end=2140
-  _globals['_CLASSIFYREQUEST']._serialized_start=176
-  _globals['_CLASSIFYREQUEST']._serialized_end=472
-  _globals['_ANSWEROPTIONS']._serialized_start=474
-  _globals['_ANSWEROPTIONS']._serialized_end=579
-  _globals['_CLASSIFYSTREAMREQUEST']._serialized_start=581
-  _globals['_CLASSIFYSTREAMREQUEST']._serialized_end=659
-  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_start=661
-  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_end=728
-  _globals['_CLASSIFYRESULT']._serialized_start=731
-  _globals['_CLASSIFYRESULT']._serialized_end=881
-  _globals['_CLASSIFYRESPONSE']._serialized_start=883
-  _globals['_CLASSIFYRESPONSE']._serialized_end=951
-  _globals['_EXPLAINREQUEST']._serialized_start=954
-  _globals['_EXPLAINREQUEST']._serialized_end=1332
-  _globals['_CONTRASTREQUEST']._serialized_start=1334
-  _globals['_CONTRASTREQUEST']._serialized_end=1405
-  _globals['_EXPLAINRESPONSE']._serialized_start=1408
-  _globals['_EXPLAINRESPONSE']._serialized_end=1730
-  _globals['_GETMODELREQUEST']._serialized_start=1732
-  _globals['_GETMODELREQUEST']._serialized_end=1816
-  _globals['_GETMODELRESPONSE']._serialized_start=1818
-  _globals['_GETMODELRESPONSE']._serialized_end=1937
-  _globals['_CLASSIFICATIONSERVICE']._serialized_start=2143
-  _globals['_CLASSIFICATIONSERVICE']._serialized_end=2453
+  _globals['_SUBMITFEEDBACKREQUEST'].fields_by_name['record_id']._loaded_options = None
+  _globals['_SUBMITFEEDBACKREQUEST'].fields_by_name['record_id']._serialized_options = b'\222\371\030)\010\001\020 *\014[0-9a-f]{32}J\02532 hexadecimal digits'
+  _globals['_SUBMITFEEDBACKREQUEST'].fields_by_name['truth']._loaded_options = None
+  _globals['_SUBMITFEEDBACKREQUEST'].fields_by_name['truth']._serialized_options = b'\222\371\030\002\010\001'
+  _globals['_SUBMITFEEDBACKREQUEST'].fields_by_name['provenance']._loaded_options = None
+  _globals['_SUBMITFEEDBACKREQUEST'].fields_by_name['provenance']._serialized_options = b'\222\371\030\002\010\001'
+  _globals['_SUBMITFEEDBACKREQUEST'].fields_by_name['feedback_id']._loaded_options = None
+  _globals['_SUBMITFEEDBACKREQUEST'].fields_by_name['feedback_id']._serialized_options = b'\222\371\030U\020@*\020[A-Za-z0-9._:-]+J?up to 64 letters, digits, dots, colons, hyphens and underscores'
+  _globals['_SUBMITFEEDBACKREQUEST'].fields_by_name['receipt']._loaded_options = None
+  _globals['_SUBMITFEEDBACKREQUEST'].fields_by_name['receipt']._serialized_options = b'\222\371\030\003\020\200 '
+  _globals['_SUBMITFEEDBACKREQUEST'].fields_by_name['comment']._loaded_options = None
+  _globals['_SUBMITFEEDBACKREQUEST'].fields_by_name['comment']._serialized_options = b'\222\371\030\003\020\320\017'
+  _globals['_SUBMITFEEDBACKREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_SUBMITFEEDBACKREQUEST'].fields_by_name['request_id']._serialized_options = b'\222\371\030U\020@*\020[A-Za-z0-9._:-]+J?up to 64 letters, digits, dots, colons, hyphens and underscores'
+  _globals['_GETRECORDREQUEST'].fields_by_name['record_id']._loaded_options = None
+  _globals['_GETRECORDREQUEST'].fields_by_name['record_id']._serialized_options = b'\222\371\030)\010\001\020 *\014[0-9a-f]{32}J\02532 hexadecimal digits'
+  _globals['_LISTENTRIESREQUEST'].fields_by_name['after_sequence']._loaded_options = None
+  _globals['_LISTENTRIESREQUEST'].fields_by_name['after_sequence']._serialized_options = b'\222\371\030\t1\000\000\000\000\000\000\000\000'
+  _globals['_LISTENTRIESREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTENTRIESREQUEST'].fields_by_name['page_size']._serialized_options = b'\222\371\030\0221\000\000\000\000\000\000\000\0009\000\000\000\000\000\210\263@'
+  _globals['_LISTENTRIESREQUEST'].fields_by_name['kinds']._loaded_options = None
+  _globals['_LISTENTRIESREQUEST'].fields_by_name['kinds']._serialized_options = b'\222\371\030\004\030\010@\001'
+  _globals['_TESTDETAIL']._serialized_start=3221
+  _globals['_TESTDETAIL']._serialized_end=3330
+  _globals['_HEATMAPSIZE']._serialized_start=3332
+  _globals['_HEATMAPSIZE']._serialized_end=3422
+  _globals['_CLASSIFYREQUEST']._serialized_start=232
+  _globals['_CLASSIFYREQUEST']._serialized_end=614
+  _globals['_ANSWEROPTIONS']._serialized_start=616
+  _globals['_ANSWEROPTIONS']._serialized_end=721
+  _globals['_CLASSIFYSTREAMREQUEST']._serialized_start=723
+  _globals['_CLASSIFYSTREAMREQUEST']._serialized_end=801
+  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_start=803
+  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_end=870
+  _globals['_CLASSIFYRESULT']._serialized_start=873
+  _globals['_CLASSIFYRESULT']._serialized_end=1023
+  _globals['_CLASSIFYRESPONSE']._serialized_start=1025
+  _globals['_CLASSIFYRESPONSE']._serialized_end=1093
+  _globals['_EXPLAINREQUEST']._serialized_start=1096
+  _globals['_EXPLAINREQUEST']._serialized_end=1560
+  _globals['_CONTRASTREQUEST']._serialized_start=1562
+  _globals['_CONTRASTREQUEST']._serialized_end=1633
+  _globals['_EXPLAINRESPONSE']._serialized_start=1636
+  _globals['_EXPLAINRESPONSE']._serialized_end=1958
+  _globals['_GETMODELREQUEST']._serialized_start=1960
+  _globals['_GETMODELREQUEST']._serialized_end=2044
+  _globals['_GETMODELRESPONSE']._serialized_start=2046
+  _globals['_GETMODELRESPONSE']._serialized_end=2165
+  _globals['_SUBMITFEEDBACKREQUEST']._serialized_start=2168
+  _globals['_SUBMITFEEDBACKREQUEST']._serialized_end=2673
+  _globals['_SUBMITFEEDBACKRESPONSE']._serialized_start=2676
+  _globals['_SUBMITFEEDBACKRESPONSE']._serialized_end=2805
+  _globals['_GETRECORDREQUEST']._serialized_start=2807
+  _globals['_GETRECORDREQUEST']._serialized_end=2914
+  _globals['_GETRECORDRESPONSE']._serialized_start=2916
+  _globals['_GETRECORDRESPONSE']._serialized_end=2969
+  _globals['_LISTENTRIESREQUEST']._serialized_start=2972
+  _globals['_LISTENTRIESREQUEST']._serialized_end=3120
+  _globals['_LISTENTRIESRESPONSE']._serialized_start=3122
+  _globals['_LISTENTRIESRESPONSE']._serialized_end=3219
+  _globals['_CLASSIFICATIONSERVICE']._serialized_start=3425
+  _globals['_CLASSIFICATIONSERVICE']._serialized_end=3966
 # @@protoc_insertion_point(module_scope)

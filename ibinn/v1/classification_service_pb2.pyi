@@ -1,9 +1,11 @@
 import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.rpc import status_pb2 as _status_pb2
 from ibinn.v1 import answer_pb2 as _answer_pb2
 from ibinn.v1 import model_pb2 as _model_pb2
+from ibinn.v1 import record_pb2 as _record_pb2
 from ibinn.v1 import rules_pb2 as _rules_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -35,18 +37,20 @@ HEATMAP_SIZE_GRID: HeatmapSize
 HEATMAP_SIZE_IMAGE: HeatmapSize
 
 class ClassifyRequest(_message.Message):
-    __slots__ = ("image", "request_id", "model", "options", "timeout")
+    __slots__ = ("image", "request_id", "model", "options", "timeout", "group_id")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     request_id: str
     model: str
     options: AnswerOptions
     timeout: _duration_pb2.Duration
-    def __init__(self, image: _Optional[bytes] = ..., request_id: _Optional[str] = ..., model: _Optional[str] = ..., options: _Optional[_Union[AnswerOptions, _Mapping]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    group_id: str
+    def __init__(self, image: _Optional[bytes] = ..., request_id: _Optional[str] = ..., model: _Optional[str] = ..., options: _Optional[_Union[AnswerOptions, _Mapping]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., group_id: _Optional[str] = ...) -> None: ...
 
 class AnswerOptions(_message.Message):
     __slots__ = ("top_classes", "tests")
@@ -87,7 +91,7 @@ class ClassifyResponse(_message.Message):
     def __init__(self, classification: _Optional[_Union[_answer_pb2.Classification, _Mapping]] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
-    __slots__ = ("image", "classes", "contrast", "heatmap_size", "request_id", "model", "options")
+    __slots__ = ("image", "classes", "contrast", "heatmap_size", "request_id", "model", "options", "group_id")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     CONTRAST_FIELD_NUMBER: _ClassVar[int]
@@ -95,6 +99,7 @@ class ExplainRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     classes: _containers.RepeatedScalarFieldContainer[str]
     contrast: ContrastRequest
@@ -102,7 +107,8 @@ class ExplainRequest(_message.Message):
     request_id: str
     model: str
     options: AnswerOptions
-    def __init__(self, image: _Optional[bytes] = ..., classes: _Optional[_Iterable[str]] = ..., contrast: _Optional[_Union[ContrastRequest, _Mapping]] = ..., heatmap_size: _Optional[_Union[HeatmapSize, str]] = ..., request_id: _Optional[str] = ..., model: _Optional[str] = ..., options: _Optional[_Union[AnswerOptions, _Mapping]] = ...) -> None: ...
+    group_id: str
+    def __init__(self, image: _Optional[bytes] = ..., classes: _Optional[_Iterable[str]] = ..., contrast: _Optional[_Union[ContrastRequest, _Mapping]] = ..., heatmap_size: _Optional[_Union[HeatmapSize, str]] = ..., request_id: _Optional[str] = ..., model: _Optional[str] = ..., options: _Optional[_Union[AnswerOptions, _Mapping]] = ..., group_id: _Optional[str] = ...) -> None: ...
 
 class ContrastRequest(_message.Message):
     __slots__ = ("class_name", "versus")
@@ -145,3 +151,69 @@ class GetModelResponse(_message.Message):
     served: _containers.RepeatedCompositeFieldContainer[_model_pb2.ServedModel]
     mode: _model_pb2.Mode
     def __init__(self, model: _Optional[_Union[_model_pb2.Model, _Mapping]] = ..., served: _Optional[_Iterable[_Union[_model_pb2.ServedModel, _Mapping]]] = ..., mode: _Optional[_Union[_model_pb2.Mode, str]] = ...) -> None: ...
+
+class SubmitFeedbackRequest(_message.Message):
+    __slots__ = ("record_id", "truth", "provenance", "feedback_id", "receipt", "labelled_time", "comment", "request_id")
+    RECORD_ID_FIELD_NUMBER: _ClassVar[int]
+    TRUTH_FIELD_NUMBER: _ClassVar[int]
+    PROVENANCE_FIELD_NUMBER: _ClassVar[int]
+    FEEDBACK_ID_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    LABELLED_TIME_FIELD_NUMBER: _ClassVar[int]
+    COMMENT_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    record_id: str
+    truth: _record_pb2.Truth
+    provenance: _record_pb2.Provenance
+    feedback_id: str
+    receipt: str
+    labelled_time: _timestamp_pb2.Timestamp
+    comment: str
+    request_id: str
+    def __init__(self, record_id: _Optional[str] = ..., truth: _Optional[_Union[_record_pb2.Truth, _Mapping]] = ..., provenance: _Optional[_Union[_record_pb2.Provenance, _Mapping]] = ..., feedback_id: _Optional[str] = ..., receipt: _Optional[str] = ..., labelled_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., comment: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class SubmitFeedbackResponse(_message.Message):
+    __slots__ = ("feedback_id", "outcome", "revision", "record_known")
+    FEEDBACK_ID_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    RECORD_KNOWN_FIELD_NUMBER: _ClassVar[int]
+    feedback_id: str
+    outcome: _record_pb2.FeedbackOutcome
+    revision: int
+    record_known: bool
+    def __init__(self, feedback_id: _Optional[str] = ..., outcome: _Optional[_Union[_record_pb2.FeedbackOutcome, str]] = ..., revision: _Optional[int] = ..., record_known: _Optional[bool] = ...) -> None: ...
+
+class GetRecordRequest(_message.Message):
+    __slots__ = ("record_id", "include_image")
+    RECORD_ID_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_IMAGE_FIELD_NUMBER: _ClassVar[int]
+    record_id: str
+    include_image: bool
+    def __init__(self, record_id: _Optional[str] = ..., include_image: _Optional[bool] = ...) -> None: ...
+
+class GetRecordResponse(_message.Message):
+    __slots__ = ("record",)
+    RECORD_FIELD_NUMBER: _ClassVar[int]
+    record: _record_pb2.Record
+    def __init__(self, record: _Optional[_Union[_record_pb2.Record, _Mapping]] = ...) -> None: ...
+
+class ListEntriesRequest(_message.Message):
+    __slots__ = ("after_sequence", "page_size", "kinds")
+    AFTER_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    KINDS_FIELD_NUMBER: _ClassVar[int]
+    after_sequence: int
+    page_size: int
+    kinds: _containers.RepeatedScalarFieldContainer[_record_pb2.EntryKind]
+    def __init__(self, after_sequence: _Optional[int] = ..., page_size: _Optional[int] = ..., kinds: _Optional[_Iterable[_Union[_record_pb2.EntryKind, str]]] = ...) -> None: ...
+
+class ListEntriesResponse(_message.Message):
+    __slots__ = ("entries", "head_sequence", "head_hash")
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    HEAD_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    HEAD_HASH_FIELD_NUMBER: _ClassVar[int]
+    entries: _containers.RepeatedCompositeFieldContainer[_record_pb2.Entry]
+    head_sequence: int
+    head_hash: str
+    def __init__(self, entries: _Optional[_Iterable[_Union[_record_pb2.Entry, _Mapping]]] = ..., head_sequence: _Optional[int] = ..., head_hash: _Optional[str] = ...) -> None: ...

@@ -32,11 +32,12 @@ class ClassificationServiceStub:
     option that is not valid
     UNAUTHENTICATED      no token, or one the server does not know
     PERMISSION_DENIED    a token without the role that the call needs
-    NOT_FOUND            a class to explain or a model that the server does not have
-    FAILED_PRECONDITION  this network has no heatmap
+    NOT_FOUND            a class to explain, a model or a record that the server does not have
+    FAILED_PRECONDITION  this network has no heatmap; the server keeps no records
     RESOURCE_EXHAUSTED   RetryInfo: the server is full, would answer too late, or the caller asks
     more than its share
-    UNAVAILABLE          RetryInfo: no model yet, or the server is stopping
+    UNAVAILABLE          RetryInfo: no model yet, the server is stopping, or its records cannot be
+    reached (feedback; answers only where a record must be kept first)
     DEADLINE_EXCEEDED    the time ran out before the answer; a waiting image is not computed
     INTERNAL             a fault of the server; ErrorInfo's metadata has the incident id to quote
 
@@ -71,6 +72,21 @@ class ClassificationServiceStub:
                 request_serializer=ibinn_dot_v1_dot_classification__service__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=ibinn_dot_v1_dot_classification__service__pb2.GetModelResponse.FromString,
                 _registered_method=True)
+        self.SubmitFeedback = channel.unary_unary(
+                '/ibinn.v1.ClassificationService/SubmitFeedback',
+                request_serializer=ibinn_dot_v1_dot_classification__service__pb2.SubmitFeedbackRequest.SerializeToString,
+                response_deserializer=ibinn_dot_v1_dot_classification__service__pb2.SubmitFeedbackResponse.FromString,
+                _registered_method=True)
+        self.GetRecord = channel.unary_unary(
+                '/ibinn.v1.ClassificationService/GetRecord',
+                request_serializer=ibinn_dot_v1_dot_classification__service__pb2.GetRecordRequest.SerializeToString,
+                response_deserializer=ibinn_dot_v1_dot_classification__service__pb2.GetRecordResponse.FromString,
+                _registered_method=True)
+        self.ListEntries = channel.unary_unary(
+                '/ibinn.v1.ClassificationService/ListEntries',
+                request_serializer=ibinn_dot_v1_dot_classification__service__pb2.ListEntriesRequest.SerializeToString,
+                response_deserializer=ibinn_dot_v1_dot_classification__service__pb2.ListEntriesResponse.FromString,
+                _registered_method=True)
 
 
 class ClassificationServiceServicer:
@@ -80,11 +96,12 @@ class ClassificationServiceServicer:
     option that is not valid
     UNAUTHENTICATED      no token, or one the server does not know
     PERMISSION_DENIED    a token without the role that the call needs
-    NOT_FOUND            a class to explain or a model that the server does not have
-    FAILED_PRECONDITION  this network has no heatmap
+    NOT_FOUND            a class to explain, a model or a record that the server does not have
+    FAILED_PRECONDITION  this network has no heatmap; the server keeps no records
     RESOURCE_EXHAUSTED   RetryInfo: the server is full, would answer too late, or the caller asks
     more than its share
-    UNAVAILABLE          RetryInfo: no model yet, or the server is stopping
+    UNAVAILABLE          RetryInfo: no model yet, the server is stopping, or its records cannot be
+    reached (feedback; answers only where a record must be kept first)
     DEADLINE_EXCEEDED    the time ran out before the answer; a waiting image is not computed
     INTERNAL             a fault of the server; ErrorInfo's metadata has the incident id to quote
 
@@ -123,6 +140,29 @@ class ClassificationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SubmitFeedback(self, request, context):
+        """Says what is true of an image that was answered. The response is sent once the statement is
+        durable; the same again changes nothing. Needs the role `feedback`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRecord(self, request, context):
+        """What is kept of one answer, and what was said about it. Needs the role `audit`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEntries(self, request, context):
+        """Entries of the ledger, in order, for whoever checks that none is missing or changed. Needs the
+        role `audit`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClassificationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -146,6 +186,21 @@ def add_ClassificationServiceServicer_to_server(servicer, server):
                     request_deserializer=ibinn_dot_v1_dot_classification__service__pb2.GetModelRequest.FromString,
                     response_serializer=ibinn_dot_v1_dot_classification__service__pb2.GetModelResponse.SerializeToString,
             ),
+            'SubmitFeedback': grpc.unary_unary_rpc_method_handler(
+                    servicer.SubmitFeedback,
+                    request_deserializer=ibinn_dot_v1_dot_classification__service__pb2.SubmitFeedbackRequest.FromString,
+                    response_serializer=ibinn_dot_v1_dot_classification__service__pb2.SubmitFeedbackResponse.SerializeToString,
+            ),
+            'GetRecord': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRecord,
+                    request_deserializer=ibinn_dot_v1_dot_classification__service__pb2.GetRecordRequest.FromString,
+                    response_serializer=ibinn_dot_v1_dot_classification__service__pb2.GetRecordResponse.SerializeToString,
+            ),
+            'ListEntries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEntries,
+                    request_deserializer=ibinn_dot_v1_dot_classification__service__pb2.ListEntriesRequest.FromString,
+                    response_serializer=ibinn_dot_v1_dot_classification__service__pb2.ListEntriesResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'ibinn.v1.ClassificationService', rpc_method_handlers)
@@ -161,11 +216,12 @@ class ClassificationService:
     option that is not valid
     UNAUTHENTICATED      no token, or one the server does not know
     PERMISSION_DENIED    a token without the role that the call needs
-    NOT_FOUND            a class to explain or a model that the server does not have
-    FAILED_PRECONDITION  this network has no heatmap
+    NOT_FOUND            a class to explain, a model or a record that the server does not have
+    FAILED_PRECONDITION  this network has no heatmap; the server keeps no records
     RESOURCE_EXHAUSTED   RetryInfo: the server is full, would answer too late, or the caller asks
     more than its share
-    UNAVAILABLE          RetryInfo: no model yet, or the server is stopping
+    UNAVAILABLE          RetryInfo: no model yet, the server is stopping, or its records cannot be
+    reached (feedback; answers only where a record must be kept first)
     DEADLINE_EXCEEDED    the time ran out before the answer; a waiting image is not computed
     INTERNAL             a fault of the server; ErrorInfo's metadata has the incident id to quote
 
@@ -272,6 +328,87 @@ class ClassificationService:
             '/ibinn.v1.ClassificationService/GetModel',
             ibinn_dot_v1_dot_classification__service__pb2.GetModelRequest.SerializeToString,
             ibinn_dot_v1_dot_classification__service__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SubmitFeedback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ibinn.v1.ClassificationService/SubmitFeedback',
+            ibinn_dot_v1_dot_classification__service__pb2.SubmitFeedbackRequest.SerializeToString,
+            ibinn_dot_v1_dot_classification__service__pb2.SubmitFeedbackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRecord(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ibinn.v1.ClassificationService/GetRecord',
+            ibinn_dot_v1_dot_classification__service__pb2.GetRecordRequest.SerializeToString,
+            ibinn_dot_v1_dot_classification__service__pb2.GetRecordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ibinn.v1.ClassificationService/ListEntries',
+            ibinn_dot_v1_dot_classification__service__pb2.ListEntriesRequest.SerializeToString,
+            ibinn_dot_v1_dot_classification__service__pb2.ListEntriesResponse.FromString,
             options,
             channel_credentials,
             insecure,
