@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from ibinn import types
 from ibinn.v1 import answer_pb2 as answer
 from ibinn.v1 import classification_service_pb2 as service
-from service.converters.names import ACTIONS, GROUPS, KINDS, SET_METHODS, VERDICTS
+from service.converters.names import ACTIONS, GROUPS, GUARANTEES, KINDS, SET_METHODS, VERDICTS
 
 
 def fill(
@@ -51,6 +51,9 @@ def fill(
         _fill_decision(message.decision, prediction.decision)
     if prediction.driver is not None:
         message.driver = GROUPS[prediction.driver]
+    if prediction.guarantee is not None:
+        message.guarantee = GUARANTEES[prediction.guarantee]
+        message.guarantee_reason = prediction.guarantee_reason
     if prediction.receipt is not None:
         _fill_receipt(message, prediction.receipt)
 
@@ -147,6 +150,8 @@ def _fill_decision(message: answer.Decision, decision: types.Decision) -> None:
 def _fill_receipt(message: answer.Classification, receipt: types.Receipt) -> None:
     message.record_id = receipt.record_id
     message.request_id = receipt.request_id
+    message.receipt = receipt.token
+    message.group_id = receipt.group_id
     message.received_time.FromDatetime(receipt.received_time)
     timing = message.timing
     timing.prepare_s = receipt.timing.prepare_s

@@ -33,6 +33,10 @@ SET_METHODS = {
     types.SetMethod.PLAIN: answer.SET_METHOD_PLAIN,
     types.SetMethod.RAPS: answer.SET_METHOD_RAPS,
 }
+GUARANTEES = {
+    types.Guarantee.HELD: answer.GUARANTEE_HELD,
+    types.Guarantee.SUSPENDED: answer.GUARANTEE_SUSPENDED,
+}
 HEATMAP_SIZES = {
     service.HEATMAP_SIZE_UNSPECIFIED: types.HeatmapSize.GRID,
     service.HEATMAP_SIZE_GRID: types.HeatmapSize.GRID,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ibinn.errors import NotServingError, UnknownModelError
 from ibinn.serving import ModelRole, ServedModel
@@ -21,10 +21,12 @@ class Models:
 
     Attributes:
         mode: What is done with every answer.
+        listeners: Called with a model that becomes the default, before it answers.
     """
 
     def __init__(self) -> None:
         self.mode = mode.NORMAL
+        self.listeners: list[Callable[[Served], None]] = []
         self._default: Served | None = None
         self._previous: Served | None = None
         self._shadow: Served | None = None
@@ -114,6 +116,9 @@ class Models:
         A pinned model that was pinned before keeps its place in the order of asking; a new one is
         the most recently asked.
         """
+        if default is not self._default:
+            for tell in self.listeners:
+                tell(default)
         before = {served: place for place, served in enumerate(self._pinned)}
         self._default, self._previous, self._shadow = default, previous, shadow
         self._pinned = sorted(
