@@ -1,0 +1,1 @@
+"""What the server keeps of its answers and is told about them."""

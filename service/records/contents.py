@@ -1,0 +1,92 @@
+"""What is handed to the records, and what they give back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ibinn.records import AnswerDigest, Entry, FeedbackEntry, ImageKept, ImageState
+from ibinn.types import Prediction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """An answer that is about to leave.
+
+    Attributes:
+        image: Encoded bytes; None where pixels came.
+        bundle: Name of the model's folder.
+        prediction: The whole answer, with its receipt.
+        caller: Who asked.
+        method: By which call.
+    """
+
+    image: bytes | None
+    bundle: str
+    prediction: Prediction
+    caller: str
+    method: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewAnswer:
+    """An answer to be appended to the ledger.
+
+    Attributes:
+        digest: The answer in short.
+        caller: Who asked.
+        method: By which call.
+        image_kept: Why its image is kept; None: it is not.
+        body: Makes the entry's body; called in the writer's thread.
+    """
+
+    digest: AnswerDigest
+    caller: str
+    method: str
+    image_kept: ImageKept | None
+    body: Callable[[], bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRecord:
+    """What the ledger holds about one answer.
+
+    Attributes:
+        entry: The answer's entry.
+        feedback: What was said about it, in order.
+        image_state: What became of its image.
+        image: Its encoded bytes, where they were asked for and are kept.
+    """
+
+    entry: Entry
+    feedback: tuple[FeedbackEntry, ...]
+    image_state: ImageState
+    image: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Entries of the ledger in order.
+
+    Attributes:
+        entries: Those asked for.
+        head_sequence: The newest entry of all; 0 where there is none.
+        head_hash: Its hash.
+    """
+
+    entries: tuple[Entry, ...]
+    head_sequence: int
+    head_hash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erased:
+    """What an erasure did.
+
+    Attributes:
+        found: Whether there was an image.
+        records: How many records had it.
+    """
+
+    found: bool
+    records: int
