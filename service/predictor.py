@@ -21,9 +21,8 @@ import numpy.typing as npt
 from ibinn.errors import NotServingError
 from ibinn.explain import options as choices
 from ibinn.types import ExplainOptions, Explanation, Prediction, Receipt, ServerTiming
-from service import traces
 from service.call import Call
-from service.models import mode
+from service.issuing import Issuer
 from service.models.registry import Models
 from service.models.served import Classifier, Served
 from service.monitoring import Monitor
@@ -50,6 +49,7 @@ class Predictor:
         settings: Limits and sizes.
         models: Which models there are.
         decoders: Decode images.
+        issuer: Makes of what a model computed the answer that leaves.
         monitor: Counts what happens.
 
     Attributes:
@@ -58,9 +58,16 @@ class Predictor:
     """
 
     def __init__(
-        self, settings: Settings, *, models: Models, decoders: Decoders, monitor: Monitor
+        self,
+        settings: Settings,
+        *,
+        models: Models,
+        decoders: Decoders,
+        issuer: Issuer,
+        monitor: Monitor,
     ) -> None:
         self.models = models
+        self._issuer = issuer
         self.observers: list[Observer] = []
         self._settings = settings
         self._monitor = monitor
@@ -115,7 +122,13 @@ class Predictor:
         return self.models.resolve(selector)
 
     async def classify(
-        self, image: bytes, call: Call, *, model: str = "", timeout_s: float | None = None
+        self,
+        image: bytes,
+        call: Call,
+        *,
+        model: str = "",
+        timeout_s: float | None = None,
+        group_id: str = "",
     ) -> Prediction:
         """The answer for one image, with a receipt.
 
@@ -125,14 +138,16 @@ class Predictor:
             model: First digits of a weights digest; "": the default model.
             timeout_s: Seconds from now after which the image is not worth computing; None: the
                 call's deadline and the server's limit alone.
+            group_id: Names what images belong together; empty: this one belongs to no other.
 
         Raises:
             ImageError: The image cannot be classified.
             UnknownModelError: No such model is loaded.
-            TurnedAwayError: The server is full, not serving, or the time ran out.
+            TurnedAwayError: The server is full, not serving, the time ran out, or the record that
+                must be durable first could not be made so.
         """
         task = Task(served=self.model(model))
-        prediction = await self._predict(Lane.CLASSIFY, task, image, None, call, timeout_s)
+        prediction = await self._predict(task, image, None, call, timeout_s, group_id)
         for observe in self.observers:
             observe(image, task.served, prediction)
         return prediction
@@ -149,10 +164,16 @@ class Predictor:
         """
         task = Task(served=self.model(model))
         prepared = await asyncio.to_thread(task.served.preparer.from_pixels, pixels)
-        return await self._predict(Lane.CLASSIFY, task, None, prepared, call, None)
+        return await self._predict(task, None, prepared, call, None, "")
 
     async def explain(
-        self, image: bytes, call: Call, *, options: ExplainOptions, model: str = ""
+        self,
+        image: bytes,
+        call: Call,
+        *,
+        options: ExplainOptions,
+        model: str = "",
+        group_id: str = "",
     ) -> Explanation:
         """Heatmaps for one image, with its answer.
 
@@ -161,6 +182,7 @@ class Predictor:
             call: Whose, by when.
             options: What to explain, and how finely.
             model: As for `classify`.
+            group_id: As for `classify`.
 
         Raises:
             NotExplainableError: The model has no heatmaps.
@@ -175,9 +197,13 @@ class Predictor:
         wanted = choices.classes_to_compute(options, served.info.classes)
         classes = None if wanted is None else tuple(wanted)
         task = Task(served=served, explain=True, classes=classes)
-        explanation, receipt = await self._answer(Lane.EXPLAIN, task, image, None, call, None)
+        explanation, receipt = await self._answer(
+            Lane.EXPLAIN, task, image, None, call, None, group_id
+        )
         assert isinstance(explanation, Explanation)
-        prediction = self._given(explanation.prediction, receipt)
+        prediction = await self._issuer.issue(
+            explanation.prediction, receipt, served=served, image=image, call=call
+        )
         return choices.arranged(dataclasses.replace(explanation, prediction=prediction), options)
 
     async def in_background(self, served: Served, image: bytes, *, patience_s: float) -> Prediction:
@@ -220,24 +246,20 @@ class Predictor:
 
     async def _predict(
         self,
-        lane: Lane,
         task: Task,
         image: bytes | None,
         prepared: PreparedImage | None,
         call: Call,
         timeout_s: float | None,
+        group_id: str,
     ) -> Prediction:
-        prediction, receipt = await self._answer(lane, task, image, prepared, call, timeout_s)
+        prediction, receipt = await self._answer(
+            Lane.CLASSIFY, task, image, prepared, call, timeout_s, group_id
+        )
         assert isinstance(prediction, Prediction)
-        return self._given(prediction, receipt)
-
-    def _given(self, prediction: Prediction, receipt: Receipt) -> Prediction:
-        """The answer as it leaves: under the stop button, counted, with its receipt."""
-        prediction = mode.apply(self.models.mode, prediction)
-        self._monitor.prediction(prediction)
-        given = dataclasses.replace(prediction, receipt=receipt)
-        traces.answered(given)
-        return given
+        return await self._issuer.issue(
+            prediction, receipt, served=task.served, image=image, call=call
+        )
 
     async def _answer(
         self,
@@ -247,6 +269,7 @@ class Predictor:
         prepared: PreparedImage | None,
         call: Call,
         timeout_s: float | None,
+        group_id: str,
     ) -> tuple[Answer, Receipt]:
         received_time, start = datetime.now(UTC), time.monotonic()
         allowed_s = self._settings.request_timeout_s
@@ -277,6 +300,7 @@ class Predictor:
             received_time=received_time,
             timing=timing,
             request_id=call.request_id,
+            group_id=group_id,
         )
         return outcome.value, receipt
 

@@ -23,6 +23,7 @@ from service import admin, tuning
 from service.access import Access, tls
 from service.border import Border
 from service.decoding.decoders import Decoders, decoders_of
+from service.issuing import Issuer
 from service.models import loading
 from service.models.manager import ModelManager
 from service.models.registry import Models
@@ -101,8 +102,13 @@ class Server:
         self.monitor = Monitor(enabled=settings.metrics)
         self._models = Models()
         self._decoders = decoders or decoders_of(settings, self.monitor)
+        issuer = Issuer(models=self._models, monitor=self.monitor)
         self.predictor = Predictor(
-            settings, models=self._models, decoders=self._decoders, monitor=self.monitor
+            settings,
+            models=self._models,
+            decoders=self._decoders,
+            issuer=issuer,
+            monitor=self.monitor,
         )
         self._tracer = tracer_of(settings)
         self.manager = ModelManager(

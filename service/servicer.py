@@ -83,7 +83,11 @@ class ClassificationServicer:
 
     async def _prediction(self, request: service.ClassifyRequest, call: Call) -> Prediction:
         return await self._predictor.classify(
-            request.image, call, model=request.model, timeout_s=converters.timeout_s(request)
+            request.image,
+            call,
+            model=request.model,
+            timeout_s=converters.timeout_s(request),
+            group_id=request.group_id,
         )
 
     async def classify_stream(
@@ -117,6 +121,7 @@ class ClassificationServicer:
             call,
             options=converters.explain_options(request),
             model=request.model,
+            group_id=request.group_id,
         )
         return converters.explain_response(explanation, request.options)
 
