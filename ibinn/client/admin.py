@@ -7,10 +7,11 @@ from typing import Any, Self
 
 import grpc
 
-from ibinn.client import states
+from ibinn.client import records, states
 from ibinn.client.calls import Caller, new_request_id
 from ibinn.client.channels import ClientTls, Connection
 from ibinn.client.names import MODES
+from ibinn.client.records import Erased
 from ibinn.client.retries import Retry
 from ibinn.errors import ConfigError
 from ibinn.serving import Mode, Reloaded, ServerState
@@ -27,7 +28,7 @@ class AdminClient:
     """Tells a server which model to serve and what to do with answers; blocks until it is done.
 
     Usable from several threads. A call that fails to reach the server is tried again where making
-    it twice does no harm: not `reload` and `rollback`.
+    it twice does no harm: not `reload`, `rollback`, `acknowledge_drift` and `erase_image`.
 
     Args:
         target: As for `Client`, like all others; the token needs the role ``admin``.
@@ -114,6 +115,28 @@ class AdminClient:
         """
         request = admin.SetModeRequest(mode=_MODES[mode], reason=reason)
         return states.server_state(self._call(self._stub.SetMode, request).state)
+
+    def acknowledge_drift(self, reason: str) -> ServerState:
+        """Ends the suspension of the guarantee after a drift alarm: the detectors begin anew.
+
+        Args:
+            reason: Why; stands in the ledger and in the server's log.
+        """
+        request = admin.AcknowledgeDriftRequest(reason=reason)
+        # Made twice, it could acknowledge an alarm that nobody has seen.
+        response = self._call(self._stub.AcknowledgeDrift, request, repeatable=False)
+        return states.server_state(response.state)
+
+    def erase_image(self, record_id: str, reason: str) -> Erased:
+        """Erases the image of an answer, from every record of the same bytes; the records stay.
+
+        Args:
+            record_id: Of one answer that had the image.
+            reason: Why; stands in the ledger.
+        """
+        request = admin.EraseImageRequest(record_id=record_id, reason=reason)
+        # Made twice, it would say of the image that there was none.
+        return records.erased(self._call(self._stub.EraseImage, request, repeatable=False))
 
     def close(self) -> None:
         """Closes the connection."""

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
 from contextlib import aclosing
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 
-from ibinn.client import aio_streams, answers, models, states
+from ibinn.client import aio_streams, answers, models, records, states
 from ibinn.client.calls import DEFAULT_TIMEOUT_S, Caller, new_request_id
 from ibinn.client.channels import ClientTls, Connection
 from ibinn.client.clients import DEFAULT_PER_MESSAGE, DEFAULT_WINDOW
 from ibinn.client.ledger import Answered
 from ibinn.client.payload import Payload, to_bytes
-from ibinn.client.plans import Plan
+from ibinn.client.plans import GroupIds, Plan
+from ibinn.client.records import Page
 from ibinn.client.requests import classify_request, explain_request
 from ibinn.client.retries import Retry
+from ibinn.client.statements import feedback_request, list_request
 from ibinn.errors import ImageError, RemoteError
+from ibinn.records import Acknowledgement, Entry, EntryKind, Provenance, Record, Truth
 from ibinn.serving import ServerInfo
 from ibinn.types import (
     AnswerOptions,
@@ -78,6 +82,7 @@ class AsyncClient:
         request_id: str | None = None,
         model: str | None = None,
         options: AnswerOptions | None = None,
+        group_id: str = "",
         timeout_s: float | None = None,
     ) -> Prediction:
         """The answer for one image; see `Client.classify`."""
@@ -87,6 +92,7 @@ class AsyncClient:
             request_id=request_id,
             model=self._model if model is None else model,
             options=options or self._options,
+            group_id=group_id,
         )
         response: service.ClassifyResponse = await self._caller.call_async(
             self._stub.Classify, request, request_id=request_id, timeout_s=timeout_s
@@ -101,6 +107,7 @@ class AsyncClient:
         per_message: int = DEFAULT_PER_MESSAGE,
         model: str | None = None,
         options: AnswerOptions | None = None,
+        group_id: GroupIds = "",
         timeout_s: float | None = None,
     ) -> AsyncGenerator[Prediction | RemoteError | ImageError, None]:
         """Answers for many images over one call, in their order; see `Client.classify_many`.
@@ -109,7 +116,13 @@ class AsyncClient:
         call; else it goes on until the iterator is collected.
         """
         plan = self._plan(
-            model, options, timeout_s, window=window, per_message=per_message, in_order=True
+            model,
+            options,
+            timeout_s,
+            group_id=group_id,
+            window=window,
+            per_message=per_message,
+            in_order=True,
         )
         async with aclosing(aio_streams.answered(plan, images)) as found:
             async for answered in found:
@@ -123,11 +136,18 @@ class AsyncClient:
         per_message: int = DEFAULT_PER_MESSAGE,
         model: str | None = None,
         options: AnswerOptions | None = None,
+        group_id: GroupIds = "",
         timeout_s: float | None = None,
     ) -> AsyncGenerator[Answered, None]:
         """As `classify_many`, in the order in which results come; each says whose it is."""
         plan = self._plan(
-            model, options, timeout_s, window=window, per_message=per_message, in_order=False
+            model,
+            options,
+            timeout_s,
+            group_id=group_id,
+            window=window,
+            per_message=per_message,
+            in_order=False,
         )
         async with aclosing(aio_streams.answered(plan, images)) as found:
             async for answered in found:
@@ -143,6 +163,7 @@ class AsyncClient:
         request_id: str | None = None,
         model: str | None = None,
         options: AnswerOptions | None = None,
+        group_id: str = "",
         timeout_s: float | None = None,
     ) -> Explanation:
         """Heatmaps for one image, and its answer; see `Client.explain`."""
@@ -155,6 +176,7 @@ class AsyncClient:
             request_id=request_id,
             model=self._model if model is None else model,
             answer=options or self._options,
+            group_id=group_id,
         )
         response: service.ExplainResponse = await self._caller.call_async(
             self._stub.Explain, request, request_id=request_id, timeout_s=timeout_s
@@ -170,6 +192,76 @@ class AsyncClient:
     ) -> ServerInfo:
         """What the server's models are and what it does with answers; see `Client.served`."""
         return states.server_info(await self._get_model(model, timeout_s))
+
+    async def submit_feedback(
+        self,
+        record: str | Prediction,
+        truth: Truth | str,
+        *,
+        provenance: Provenance | str,
+        receipt: str = "",
+        feedback_id: str = "",
+        labelled_time: datetime | None = None,
+        comment: str = "",
+        request_id: str | None = None,
+        timeout_s: float | None = None,
+    ) -> Acknowledgement:
+        """Says what is true of an image that was answered; see `Client.submit_feedback`."""
+        request_id = request_id or new_request_id()
+        request = feedback_request(
+            record,
+            truth,
+            provenance=provenance,
+            receipt=receipt,
+            feedback_id=feedback_id,
+            labelled_time=labelled_time,
+            comment=comment,
+            request_id=request_id,
+        )
+        response: service.SubmitFeedbackResponse = await self._caller.call_async(
+            self._stub.SubmitFeedback, request, request_id=request_id, timeout_s=timeout_s
+        )
+        return records.acknowledgement(response)
+
+    async def get_record(
+        self, record_id: str, *, include_image: bool = False, timeout_s: float | None = None
+    ) -> Record:
+        """What is kept of one answer, and what was said about it; see `Client.get_record`."""
+        request = service.GetRecordRequest(record_id=record_id, include_image=include_image)
+        response: service.GetRecordResponse = await self._caller.call_async(
+            self._stub.GetRecord, request, request_id=new_request_id(), timeout_s=timeout_s
+        )
+        return records.kept_record(response.record)
+
+    async def list_entries(
+        self,
+        *,
+        after: int = 0,
+        page_size: int = 0,
+        kinds: Iterable[EntryKind] = (),
+        timeout_s: float | None = None,
+    ) -> Page:
+        """Some entries of the ledger, in order; see `Client.list_entries`."""
+        request = list_request(after=after, page_size=page_size, kinds=kinds)
+        response: service.ListEntriesResponse = await self._caller.call_async(
+            self._stub.ListEntries, request, request_id=new_request_id(), timeout_s=timeout_s
+        )
+        return records.page(response)
+
+    async def entries(
+        self, *, after: int = 0, page_size: int = 0, kinds: Iterable[EntryKind] = ()
+    ) -> AsyncGenerator[Entry, None]:
+        """All entries up to the newest at the time of the first call; see `Client.entries`."""
+        kinds = tuple(kinds)
+        last: int | None = None
+        while last is None or after < last:
+            page = await self.list_entries(after=after, page_size=page_size, kinds=kinds)
+            if not page.entries:
+                return
+            last = page.head_sequence if last is None else last
+            for entry in page.entries:
+                yield entry
+            after = page.entries[-1].sequence
 
     async def close(self) -> None:
         """Closes the connection."""
@@ -201,6 +293,7 @@ class AsyncClient:
         options: AnswerOptions | None,
         timeout_s: float | None,
         *,
+        group_id: GroupIds,
         window: int,
         per_message: int,
         in_order: bool,
@@ -210,6 +303,7 @@ class AsyncClient:
             self._stub.ClassifyStream,
             model=self._model if model is None else model,
             options=options or self._options,
+            group_id=group_id,
             timeout_s=timeout_s,
             window=window,
             per_message=per_message,

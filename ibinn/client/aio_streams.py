@@ -172,12 +172,14 @@ async def answered(
 async def _sources(
     plan: Plan, images: Iterable[Payload] | AsyncIterable[Payload]
 ) -> AsyncIterator[Source]:
+    index = 0
     if isinstance(images, AsyncIterable):
         async for image in images:
-            yield plan.source(image)
+            yield plan.source(index, image)
+            index += 1
     else:
-        for image in images:
-            yield plan.source(image)
+        for index, image in enumerate(images):
+            yield plan.source(index, image)
 
 
 async def _next(source: AsyncIterator[Source]) -> Source | None:

@@ -7,7 +7,16 @@ from datetime import UTC
 import numpy as np
 
 from ibinn import types
-from ibinn.client.names import ACTIONS, GROUPS, KINDS, SET_METHODS, VERDICTS, known, versions
+from ibinn.client.names import (
+    ACTIONS,
+    GROUPS,
+    GUARANTEES,
+    KINDS,
+    SET_METHODS,
+    VERDICTS,
+    known,
+    versions,
+)
 from ibinn.v1 import answer_pb2 as answer
 from ibinn.v1 import classification_service_pb2 as service
 
@@ -39,10 +48,14 @@ def prediction(message: answer.Classification) -> types.Prediction:
             received_time=message.received_time.ToDatetime(tzinfo=UTC),
             timing=_timing(message.timing),
             request_id=message.request_id,
+            group_id=message.group_id,
+            token=message.receipt,
         ),
         decision=_decision(message.decision) if message.HasField("decision") else None,
         driver=known(GROUPS, message.driver, "test group") if message.driver else None,
         conformal_sets=tuple(_conformal(found) for found in message.conformal_sets),
+        guarantee=known(GUARANTEES, message.guarantee, "guarantee"),
+        guarantee_reason=message.guarantee_reason,
     )
 
 

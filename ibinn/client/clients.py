@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 
-from ibinn.client import answers, models, states, streams
+from ibinn.client import answers, models, records, states, streams
 from ibinn.client.calls import DEFAULT_TIMEOUT_S, Caller, new_request_id
 from ibinn.client.channels import ClientTls, Connection
 from ibinn.client.ledger import Answered
 from ibinn.client.payload import Payload, to_bytes
-from ibinn.client.plans import Plan
+from ibinn.client.plans import GroupIds, Plan
+from ibinn.client.records import Page
 from ibinn.client.requests import classify_request, explain_request
 from ibinn.client.retries import Retry
+from ibinn.client.statements import feedback_request, list_request
 from ibinn.errors import ImageError, RemoteError
+from ibinn.records import Acknowledgement, Entry, EntryKind, Provenance, Record, Truth
 from ibinn.serving import ServerInfo
 from ibinn.types import (
     AnswerOptions,
@@ -98,6 +102,7 @@ class Client:
         request_id: str | None = None,
         model: str | None = None,
         options: AnswerOptions | None = None,
+        group_id: str = "",
         timeout_s: float | None = None,
     ) -> Prediction:
         """The answer for one image.
@@ -108,6 +113,8 @@ class Client:
                 digits and ``._:-``; None: made here.
             model: The model that must answer; None: the client's.
             options: How much the answer tells; None: the client's.
+            group_id: Names what images belong together, such as a patient or a lot: drift tests
+                count a group once. Up to 128 bytes; empty: nothing does.
             timeout_s: Time for this call; None: the client's.
         """
         request_id = request_id or new_request_id()
@@ -116,6 +123,7 @@ class Client:
             request_id=request_id,
             model=self._model if model is None else model,
             options=options or self._options,
+            group_id=group_id,
         )
         response: service.ClassifyResponse = self._caller.call(
             self._stub.Classify, request, request_id=request_id, timeout_s=timeout_s
@@ -130,6 +138,7 @@ class Client:
         per_message: int = DEFAULT_PER_MESSAGE,
         model: str | None = None,
         options: AnswerOptions | None = None,
+        group_id: GroupIds = "",
         timeout_s: float | None = None,
     ) -> Iterator[Prediction | RemoteError | ImageError]:
         """Answers for many images over one call, in the order of the images.
@@ -146,6 +155,8 @@ class Client:
                 where images come slowly.
             model: The model that must answer; None: the client's.
             options: How much the answers tell; None: the client's.
+            group_id: As for `classify`, of all these images; or a function from an image's
+                position, from 0, to its group.
             timeout_s: Time for each image since it was sent; None: the client's.
 
         Raises:
@@ -153,7 +164,13 @@ class Client:
                 the whole call.
         """
         plan = self._plan(
-            model, options, timeout_s, window=window, per_message=per_message, in_order=True
+            model,
+            options,
+            timeout_s,
+            group_id=group_id,
+            window=window,
+            per_message=per_message,
+            in_order=True,
         )
         return (answered.result for answered in streams.answered(plan, images))
 
@@ -165,11 +182,18 @@ class Client:
         per_message: int = DEFAULT_PER_MESSAGE,
         model: str | None = None,
         options: AnswerOptions | None = None,
+        group_id: GroupIds = "",
         timeout_s: float | None = None,
     ) -> Iterator[Answered]:
         """As `classify_many`, in the order in which results come; each says whose it is."""
         plan = self._plan(
-            model, options, timeout_s, window=window, per_message=per_message, in_order=False
+            model,
+            options,
+            timeout_s,
+            group_id=group_id,
+            window=window,
+            per_message=per_message,
+            in_order=False,
         )
         return streams.answered(plan, images)
 
@@ -183,6 +207,7 @@ class Client:
         request_id: str | None = None,
         model: str | None = None,
         options: AnswerOptions | None = None,
+        group_id: str = "",
         timeout_s: float | None = None,
     ) -> Explanation:
         """Heatmaps for one image, and its answer.
@@ -195,6 +220,7 @@ class Client:
             request_id: As for `classify`.
             model: As for `classify`.
             options: As for `classify`.
+            group_id: As for `classify`.
             timeout_s: Time for this call; None: the client's.
         """
         request_id = request_id or new_request_id()
@@ -206,6 +232,7 @@ class Client:
             request_id=request_id,
             model=self._model if model is None else model,
             answer=options or self._options,
+            group_id=group_id,
         )
         response: service.ExplainResponse = self._caller.call(
             self._stub.Explain, request, request_id=request_id, timeout_s=timeout_s
@@ -229,6 +256,113 @@ class Client:
             timeout_s: Time for this call; None: the client's.
         """
         return states.server_info(self._get_model(model, timeout_s))
+
+    def submit_feedback(
+        self,
+        record: str | Prediction,
+        truth: Truth | str,
+        *,
+        provenance: Provenance | str,
+        receipt: str = "",
+        feedback_id: str = "",
+        labelled_time: datetime | None = None,
+        comment: str = "",
+        request_id: str | None = None,
+        timeout_s: float | None = None,
+    ) -> Acknowledgement:
+        """Says what is true of an image that was answered; the statement is durable on return.
+
+        Args:
+            record: The answer, or its record id. Whoever keeps only the id should keep the receipt
+                (`Receipt.token`) too: with it, feedback is taken even if the record was lost.
+            truth: ``out-of-scope``, ``unreadable``, or the name of a class, also of one that the
+                model does not know; or a `Truth`.
+            provenance: Who says so and how it came about; a text: who, and nothing more.
+            receipt: The answer's; not needed with an answer.
+            feedback_id: Names the statement, so that sending it again cannot count twice, up to 64
+                letters, digits and ``._:-``; empty: made here, for all attempts of this call.
+            labelled_time: When the truth was found, with a time zone; None: not said.
+            comment: Free text, up to 2000 bytes.
+            request_id: As for `classify`.
+            timeout_s: Time for this call; None: the client's.
+
+        Raises:
+            RequestError: The answer has no record id, or no truth is given.
+        """
+        request_id = request_id or new_request_id()
+        request = feedback_request(
+            record,
+            truth,
+            provenance=provenance,
+            receipt=receipt,
+            feedback_id=feedback_id,
+            labelled_time=labelled_time,
+            comment=comment,
+            request_id=request_id,
+        )
+        response: service.SubmitFeedbackResponse = self._caller.call(
+            self._stub.SubmitFeedback, request, request_id=request_id, timeout_s=timeout_s
+        )
+        return records.acknowledgement(response)
+
+    def get_record(
+        self, record_id: str, *, include_image: bool = False, timeout_s: float | None = None
+    ) -> Record:
+        """What is kept of one answer, and what was said about it.
+
+        Args:
+            record_id: The answer's.
+            include_image: Whether the image is sent too, where it is kept.
+            timeout_s: Time for this call; None: the client's.
+
+        Raises:
+            LedgerError: The record does not read.
+        """
+        request = service.GetRecordRequest(record_id=record_id, include_image=include_image)
+        response: service.GetRecordResponse = self._caller.call(
+            self._stub.GetRecord, request, request_id=new_request_id(), timeout_s=timeout_s
+        )
+        return records.kept_record(response.record)
+
+    def list_entries(
+        self,
+        *,
+        after: int = 0,
+        page_size: int = 0,
+        kinds: Iterable[EntryKind] = (),
+        timeout_s: float | None = None,
+    ) -> Page:
+        """Some entries of the ledger, in order.
+
+        Args:
+            after: Those after this one; 0: from the beginning.
+            page_size: At most so many, up to 5000; 0: the server's choice.
+            kinds: Only these; none: all.
+            timeout_s: Time for this call; None: the client's.
+        """
+        request = list_request(after=after, page_size=page_size, kinds=kinds)
+        response: service.ListEntriesResponse = self._caller.call(
+            self._stub.ListEntries, request, request_id=new_request_id(), timeout_s=timeout_s
+        )
+        return records.page(response)
+
+    def entries(
+        self, *, after: int = 0, page_size: int = 0, kinds: Iterable[EntryKind] = ()
+    ) -> Iterator[Entry]:
+        """All entries up to the newest at the time of the first call, page by page.
+
+        Args:
+            after: As for `list_entries`, like the others.
+        """
+        kinds = tuple(kinds)
+        last: int | None = None
+        while last is None or after < last:
+            page = self.list_entries(after=after, page_size=page_size, kinds=kinds)
+            if not page.entries:
+                return
+            last = page.head_sequence if last is None else last
+            yield from page.entries
+            after = page.entries[-1].sequence
 
     def close(self) -> None:
         """Closes the connection."""
@@ -258,6 +392,7 @@ class Client:
         options: AnswerOptions | None,
         timeout_s: float | None,
         *,
+        group_id: GroupIds,
         window: int,
         per_message: int,
         in_order: bool,
@@ -267,6 +402,7 @@ class Client:
             self._stub.ClassifyStream,
             model=self._model if model is None else model,
             options=options or self._options,
+            group_id=group_id,
             timeout_s=timeout_s,
             window=window,
             per_message=per_message,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -22,6 +23,8 @@ GOODBYE_S = 5.0
 _GRACE_S = 5.0
 """Beyond an image's time, for its way there and back."""
 
+GroupIds = str | Callable[[int], str]
+"""One group for all images of a stream, or what says each one's by its position; empty: none."""
 Source = service.ClassifyRequest | ImageError
 Event = service.ClassifyStreamResponse | RemoteError
 Message = service.ClassifyStreamRequest | None  # None: no more will follow
@@ -87,12 +90,14 @@ class Plan:
         ledger: Keeps its state.
         model: The model that must answer; empty: the server's default.
         options: How much the answers tell.
+        group_id: Of the images.
     """
 
     opener: Opener
     ledger: Ledger
     model: str
     options: AnswerOptions
+    group_id: GroupIds
 
     @classmethod
     def of(
@@ -102,6 +107,7 @@ class Plan:
         *,
         model: str,
         options: AnswerOptions,
+        group_id: GroupIds,
         timeout_s: float | None,
         window: int,
         per_message: int,
@@ -122,10 +128,10 @@ class Plan:
             longest_wait_s=timeout_s,
         )
         opener = Opener(caller=caller, method=method, timeout_s=timeout_s)
-        return cls(opener=opener, ledger=ledger, model=model, options=options)
+        return cls(opener=opener, ledger=ledger, model=model, options=options, group_id=group_id)
 
-    def source(self, image: Payload) -> Source:
-        """The request for an image, or why it cannot be sent."""
+    def source(self, index: int, image: Payload) -> Source:
+        """The request for the image at a position, or why it cannot be sent."""
         try:
             encoded = to_bytes(image)
         except ImageError as error:
@@ -135,6 +141,7 @@ class Plan:
             request_id=new_request_id(),
             model=self.model,
             options=self.options,
+            group_id=self.group_id if isinstance(self.group_id, str) else self.group_id(index),
             timeout_s=self.opener.timeout_s,
         )
 

@@ -24,6 +24,7 @@ def classify_request(
     request_id: str,
     model: str,
     options: types.AnswerOptions,
+    group_id: str,
     timeout_s: float | None = None,
 ) -> service.ClassifyRequest:
     """The request for an answer.
@@ -33,6 +34,7 @@ def classify_request(
         request_id: Its name.
         model: First digits of the weights digest; empty: the default model.
         options: How much the answer tells.
+        group_id: Names what images belong together; empty: nothing does.
         timeout_s: Time since its arrival after which the image is not computed; None: the call's.
     """
     timeout = None
@@ -45,6 +47,7 @@ def classify_request(
         model=model,
         options=_options(options),
         timeout=timeout,
+        group_id=group_id,
     )
 
 
@@ -55,6 +58,7 @@ def explain_request(
     request_id: str,
     model: str,
     answer: types.AnswerOptions,
+    group_id: str,
 ) -> service.ExplainRequest:
     """The request for an explanation; `answer` says how much the answer in it tells."""
     contrast = options.contrast
@@ -70,6 +74,7 @@ def explain_request(
         request_id=request_id,
         model=model,
         options=_options(answer),
+        group_id=group_id,
     )
 
 

@@ -6,7 +6,7 @@ from datetime import UTC
 
 from ibinn import serving
 from ibinn.client.models import model_info
-from ibinn.client.names import MODES, ROLES, known, versions
+from ibinn.client.names import GUARANTEES, MODES, ROLES, known, versions
 from ibinn.v1 import admin_service_pb2 as admin
 from ibinn.v1 import classification_service_pb2 as service
 from ibinn.v1 import model_pb2 as model
@@ -32,6 +32,8 @@ def server_state(message: admin.ServerState) -> serving.ServerState:
         generation=message.generation,
         workers=message.workers,
         workers_agreeing=message.workers_agreeing,
+        drift=_drift(message.drift),
+        records=_records(message.records),
     )
 
 
@@ -76,4 +78,32 @@ def _shadow(message: admin.Shadow) -> serving.Shadow:
         verdict_differs=message.verdict_differs,
         mean_confidence_difference=message.mean_confidence_difference,
         skipped=message.skipped,
+    )
+
+
+def _drift(message: admin.Drift) -> serving.Drift:
+    return serving.Drift(
+        guarantee=known(GUARANTEES, message.guarantee, "guarantee"),
+        reason=message.reason,
+        since=message.since.ToDatetime(tzinfo=UTC) if message.HasField("since") else None,
+        detectors=tuple(
+            serving.Detector(
+                name=found.name,
+                count=found.count,
+                log_evidence=found.log_evidence,
+                log_threshold=found.log_threshold,
+                alarmed=found.alarmed,
+            )
+            for found in message.detectors
+        ),
+    )
+
+
+def _records(message: admin.Records) -> serving.RecordsState:
+    return serving.RecordsState(
+        audit=message.audit,
+        database=message.database,
+        reachable=message.reachable,
+        waiting=message.waiting,
+        dropped=message.dropped,
     )

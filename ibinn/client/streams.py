@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import queue
 import threading
@@ -71,7 +72,7 @@ def answered(plan: Plan, images: Iterable[Payload]) -> Iterator[Answered]:
         RemoteError: No stream to the server can be had any more.
     """
     ledger = plan.ledger
-    source = map(plan.source, images)
+    source = map(plan.source, itertools.count(), images)
     stream: _Stream | None = None
     more = True
     finished = False
