@@ -5,12 +5,14 @@ A series that exists from the start has a rate from the start.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ibinn.types import Verdict
+from service.monitoring.children import Children
+from service.monitoring.model_series import ModelSeries
+from service.monitoring.record_series import RecordSeries
 
 LANES = ("classify", "explain", "background")
 """The queues of the server."""
@@ -31,28 +33,6 @@ REASONS = (
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _DIFFERENCES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-
-M = TypeVar("M", Counter, Histogram)
-
-
-class Children(dict[tuple[str, ...], M], Generic[M]):
-    """The series of one labelled metric by their labels, kept because looking them up costs more
-    than counting.
-
-    Args:
-        metric: Has labels.
-        known: Labels of the series that exist from the start.
-    """
-
-    def __init__(self, metric: M, known: Sequence[tuple[str, ...]] = ()) -> None:
-        super().__init__()
-        self._metric: M = metric
-        for labels in known:
-            self[labels]
-
-    def __missing__(self, labels: tuple[str, ...]) -> M:
-        child = self[labels] = self._metric.labels(*labels)
-        return child
 
 
 class Series:
@@ -208,3 +188,5 @@ class Series:
             ),
             [("crash",), ("timeout",)],
         )
+        self.records = RecordSeries(registry)
+        self.models = ModelSeries(registry)

@@ -7,6 +7,8 @@ number of files is bounded. The supervisor reads the files of all.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -54,12 +56,20 @@ def watch(numbers: Mapping[Gauge, Callable[[], float]]) -> None:
     threading.Thread(target=refresh, name="ibinn-gauges", daemon=True).start()
 
 
-def forget(gauge: Gauge, labels: Iterable[str]) -> None:
-    """Takes a series out of a gauge. A file keeps it at zero, and `Sum` leaves it out."""
+def forget(gauge: Gauge, labels: Iterable[str], *, neutral: float = -math.inf) -> None:
+    """Takes a series out of a gauge, if it is there. A file keeps it, and `Sum` leaves it out.
+
+    Args:
+        gauge: Where processes are added up, the smallest or the largest of their values counts.
+        labels: Of the series.
+        neutral: What leaves the other processes' values as they are: ``-inf`` where the largest
+            counts, ``inf`` where the smallest does.
+    """
     if active():
-        gauge.labels(*labels).set(0)
+        gauge.labels(*labels).set(neutral)
     else:
-        gauge.remove(*labels)
+        with contextlib.suppress(KeyError):
+            gauge.remove(*labels)
 
 
 class Sum(Collector):
@@ -115,8 +125,8 @@ class Sum(Collector):
     def collect(self) -> Iterator[Metric]:
         """Every metric of the workers, then ``process_`` metrics by worker."""
         for metric in self._counted.collect():
-            if metric.name == "ibinn_model_info":
-                metric.samples = [sample for sample in metric.samples if sample.value]
+            if metric.type == "gauge":
+                metric.samples = [one for one in metric.samples if math.isfinite(one.value)]
             yield metric
         yield from _by_worker(self._processes)
 
