@@ -5,7 +5,7 @@ from __future__ import annotations
 from ibinn import serving
 from ibinn.v1 import admin_service_pb2 as admin
 from ibinn.v1 import model_pb2 as model
-from service.converters.names import versions
+from service.converters.names import GUARANTEES, versions
 
 _ROLES = {
     serving.ModelRole.DEFAULT: model.MODEL_ROLE_DEFAULT,
@@ -30,6 +30,14 @@ def server_state(state: serving.ServerState) -> admin.ServerState:
         generation=state.generation,
         workers=state.workers,
         workers_agreeing=state.workers_agreeing,
+        drift=_drift(state.drift),
+        records=admin.Records(
+            audit=state.records.audit,
+            database=state.records.database,
+            reachable=state.records.reachable,
+            waiting=state.records.waiting,
+            dropped=state.records.dropped,
+        ),
     )
 
 
@@ -70,6 +78,27 @@ def _figure(figure: serving.AcceptanceFigure) -> admin.AcceptanceFigure:
         passed=figure.passed,
         count=figure.count,
     )
+
+
+def _drift(drift: serving.Drift) -> admin.Drift:
+    message = admin.Drift(
+        reason=drift.reason,
+        detectors=[
+            admin.Detector(
+                name=detector.name,
+                count=detector.count,
+                log_evidence=detector.log_evidence,
+                log_threshold=detector.log_threshold,
+                alarmed=detector.alarmed,
+            )
+            for detector in drift.detectors
+        ],
+    )
+    if drift.guarantee is not None:
+        message.guarantee = GUARANTEES[drift.guarantee]
+    if drift.since is not None:
+        message.since.FromDatetime(drift.since)
+    return message
 
 
 def _shadow(shadow: serving.Shadow) -> admin.Shadow:
