@@ -19,6 +19,7 @@ from ibinn.suitability import unsuitable
 from service import access, traces
 from service.models import acceptance, loading, starting
 from service.models import state as state_module
+from service.records import checks as record_checks
 from service.settings import Settings
 
 
@@ -29,6 +30,7 @@ def problems(settings: Settings) -> list[str]:
         *_of_models(settings),
         *access.problems(settings),
         *traces.problems(settings),
+        *record_checks.problems(settings),
         *_of_folders(settings),
         *_of_ports(settings),
     ]
@@ -36,7 +38,7 @@ def problems(settings: Settings) -> list[str]:
 
 def warnings(settings: Settings) -> list[str]:
     """What is allowed and still worth a word to the operator."""
-    found = access.warnings(settings)
+    found = [*access.warnings(settings), *record_checks.warnings(settings)]
     cores = len(os.sched_getaffinity(0))
     if settings.workers > cores:
         found.append(

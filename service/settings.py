@@ -133,8 +133,8 @@ class Settings(BaseSettings):
     reflection: bool = Field(True, description="Tell callers the contract (gRPC reflection).")
     records: str | None = Field(
         None,
-        description="Database of the records (sqlite:///FILE or postgresql+psycopg://...); none: "
-        "SQLite in the state folder, or no records where there is none.",
+        description="Database of the records (sqlite:///FILE, postgresql+psycopg://..., or none to "
+        "keep none); not set: SQLite in the state folder, or no records where there is none.",
     )
     audit: Literal["best_effort", "required"] = Field(
         "best_effort",

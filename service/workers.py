@@ -31,6 +31,7 @@ from ibinn.errors import ConfigError
 from service.monitoring import MetricsEndpoint
 from service.monitoring.shared import Sum
 from service.ready import Ready
+from service.records.checks import NO_RECORDS
 from service.settings import Settings
 from service.worker import Orders
 
@@ -298,6 +299,8 @@ def _of_worker(settings: Settings, *, port: int, state_dir: Path) -> Settings:
             "port": port,
             "threads": settings.threads or max(1, cores // settings.workers),
             "state_dir": settings.state_dir or state_dir,
+            # What is told to be durable must not lie in a folder that goes with the server.
+            "records": settings.records or (None if settings.state_dir else NO_RECORDS),
         }
     )
 
