@@ -37,8 +37,8 @@ def problems(settings: Settings) -> Iterator[str]:
     if settings.keep_images != "none":
         if url is None:
             yield (
-                f"keep_images is {settings.keep_images!r}, and there is no database for the records "
-                "that images belong to; give --records (IBINN_RECORDS) one, or --state-dir "
+                f"keep_images is {settings.keep_images!r}, and there is no database for the "
+                "records that images belong to; give --records (IBINN_RECORDS) one, or --state-dir "
                 "(IBINN_STATE_DIR) a folder"
             )
         elif settings.images is None and settings.state_dir is None:
@@ -55,12 +55,11 @@ def problems(settings: Settings) -> Iterator[str]:
 
 def warnings(settings: Settings) -> Iterator[str]:
     """What is allowed and still worth a word."""
-    if settings.records is not None and settings.receipt_key is None:
-        if settings.records.startswith("postgresql"):
-            yield (
-                "records are in PostgreSQL and receipt_key is not set: replicas that share the "
-                "database cannot read one another's receipts; give all the same --receipt-key"
-            )
+    if (settings.records or "").startswith("postgresql") and settings.receipt_key is None:
+        yield (
+            "records are in PostgreSQL and receipt_key is not set: replicas that share the "
+            "database cannot read one another's receipts; give all the same --receipt-key"
+        )
     if settings.workers > 1 and records_url(settings) is None and settings.drift:
         yield (
             f"workers is {settings.workers} and no records are kept: each worker notices drift and "
