@@ -90,3 +90,59 @@ class Erased:
 
     found: bool
     records: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labelled:
+    """An answer that something was said about.
+
+    Attributes:
+        answer: In short, as its record or the receipt has it.
+        caller: Who asked for it; None where its record was lost.
+        image_state: What became of its image.
+        feedback: What was said, in order.
+    """
+
+    answer: AnswerDigest
+    caller: str | None
+    image_state: ImageState
+    feedback: tuple[FeedbackEntry, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationBin:
+    """First labels with a class, of answers whose confidence is in one bin.
+
+    Attributes:
+        count: How many.
+        correct: How many of the answers were right.
+        confidence_sum: Sum of their confidences.
+    """
+
+    count: int
+    correct: int
+    confidence_sum: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationTable:
+    """How often a model was right, by its confidence.
+
+    Attributes:
+        bins: 15 of equal width, [low, high), the last one closed.
+    """
+
+    bins: tuple[CalibrationBin, ...]
+
+    @property
+    def count(self) -> int:
+        """Number of labels."""
+        return sum(found.count for found in self.bins)
+
+    @property
+    def top_label_ece(self) -> float | None:
+        """sum over bins |correct - confidence sum| / count; None without labels."""
+        if not self.count:
+            return None
+        gaps = (abs(found.correct - found.confidence_sum) for found in self.bins)
+        return sum(gaps) / self.count

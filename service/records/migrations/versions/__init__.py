@@ -1,0 +1,1 @@
+"""One module for each revision; what is here was run somewhere, so it is never changed."""
