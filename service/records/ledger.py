@@ -252,8 +252,8 @@ class Ledger:
             )
             return connection.scalar(sa.select(sa.func.count()).where(same)) or 0
 
-    def expire_images(self, sha256s: Sequence[str]) -> int:
-        """Says of images that their time is over; returns the number of records that kept them.
+    def images_gone(self, sha256s: Sequence[str]) -> int:
+        """Says of images that a sweep took them away; returns the number of records that had them.
 
         Raises:
             RecordsUnavailableError: Whether it was done is not known; try again.

@@ -65,10 +65,8 @@ def _known(connection: Connection) -> str | None:
     """The database's revision; None for a new database."""
     if not sa.inspect(connection).has_table(VERSION_TABLE):
         return None
-    rows = connection.execute(
-        sa.select(sa.column("version_num")).select_from(sa.table(VERSION_TABLE))
-    )
-    found = rows.scalar_one_or_none()
+    table = sa.table(VERSION_TABLE, sa.column("version_num"))
+    found: str | None = connection.scalar(sa.select(table.c.version_num))
     if found is not None and found not in REVISIONS:
         raise LedgerError(
             f"the records have a schema of revision {found}, this version knows up to "
