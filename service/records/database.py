@@ -30,7 +30,7 @@ _EXAMPLES = "sqlite:////var/lib/ibinn/records.db or postgresql+psycopg://user@ho
 POOL_SIZE = 6
 
 
-def checked_url(url: str) -> URL:
+def checked_url(url: str | URL) -> URL:
     """The URL of a database that can be used.
 
     Raises:
@@ -48,7 +48,7 @@ def checked_url(url: str) -> URL:
     if backend == "postgresql":
         found = found.set(drivername="postgresql+psycopg")
     elif backend == "sqlite" and driver == "pysqlite":
-        if not found.database or found.database == ":memory:" or "mode=memory" in url:
+        if not found.database or found.database == ":memory:" or "mode" in found.query:
             raise ConfigError(
                 "records is SQLite without a file, which no two connections share; expected "
                 f"{_EXAMPLES}"

@@ -16,7 +16,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import URL, Connection
 
 from ibinn.errors import LedgerError, UnknownRecordError
 from ibinn.records import (
@@ -64,7 +64,7 @@ class Ledger:
         ConfigError: The URL is not one of a database that can be used.
     """
 
-    def __init__(self, url: str, *, timeout_s: float) -> None:
+    def __init__(self, url: str | URL, *, timeout_s: float) -> None:
         checked = database.checked_url(url)
         self.name = database.shown(checked)
         self._engine = database.engine(checked, timeout_s=timeout_s)
@@ -76,7 +76,7 @@ class Ledger:
         self._turn = threading.Lock() if self._engine.dialect.name == "sqlite" else None
 
     @classmethod
-    def open(cls, url: str, *, timeout_s: float) -> Ledger:
+    def open(cls, url: str | URL, *, timeout_s: float) -> Ledger:
         """A ledger that was reached and has the schema of this version.
 
         Raises:
@@ -294,6 +294,20 @@ class Ledger:
                 feedback=self._feedback(connection, feedback.c.record_id == record_id),
                 image_state=ImageState(row.image_state),
             )
+
+    def statement(self, feedback_id: str) -> tuple[FeedbackEntry, datetime] | None:
+        """A statement by its name, and when it was appended; None: there is none.
+
+        Raises:
+            RecordsUnavailableError: The database cannot be reached.
+        """
+        with self._read() as connection:
+            row = connection.execute(
+                sa.select(ledger.c.body, ledger.c.time)
+                .join(feedback, feedback.c.sequence == ledger.c.sequence)
+                .where(feedback.c.feedback_id == feedback_id)
+            ).one_or_none()
+        return None if row is None else (bodies.read_feedback(row.body), row.time)
 
     def sha256_bytes(self, record_id: str) -> str:
         """Of an answer's image; empty where pixels came.
