@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 from ibinn.records import AnswerDigest, Entry, FeedbackEntry, ImageKept, ImageState
 from ibinn.types import Prediction
@@ -101,12 +102,14 @@ class Labelled:
         caller: Who asked for it; None where its record was lost.
         image_state: What became of its image.
         feedback: What was said, in order.
+        times: When each statement was recorded.
     """
 
     answer: AnswerDigest
     caller: str | None
     image_state: ImageState
     feedback: tuple[FeedbackEntry, ...]
+    times: tuple[datetime, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

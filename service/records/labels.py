@@ -66,12 +66,13 @@ class Labels:
                 rows = connection.execute(_firsts(after, since, until, model)).all()
                 said = self._said(connection, [row.record_id for row in rows])
             for row in rows:
-                statements = said[row.record_id]
+                times, statements = zip(*said[row.record_id], strict=True)
                 yield Labelled(
                     answer=statements[0].answer,
                     caller=row.caller,
                     image_state=ImageState(row.image_state or ImageState.NOT_KEPT.value),
                     feedback=tuple(statements),
+                    times=tuple(times),
                 )
             if len(rows) < _PAGE:
                 return
@@ -79,16 +80,16 @@ class Labels:
 
     def _said(
         self, connection: Connection, record_ids: Sequence[str]
-    ) -> dict[str, list[FeedbackEntry]]:
+    ) -> dict[str, list[tuple[datetime, FeedbackEntry]]]:
         query = (
-            sa.select(feedback.c.record_id, ledger.c.body)
+            sa.select(feedback.c.record_id, ledger.c.time, ledger.c.body)
             .join(ledger, ledger.c.sequence == feedback.c.sequence)
             .where(feedback.c.record_id.in_(record_ids))
             .order_by(feedback.c.revision)
         )
-        found: dict[str, list[FeedbackEntry]] = {}
-        for record_id, body in connection.execute(query):
-            found.setdefault(record_id, []).append(bodies.read_feedback(body))
+        found: dict[str, list[tuple[datetime, FeedbackEntry]]] = {}
+        for record_id, time, body in connection.execute(query):
+            found.setdefault(record_id, []).append((time, bodies.read_feedback(body)))
         return found
 
 
