@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ibinn.client import AdminClient
 
 app = typer.Typer(
-    help="Tell a running server which model to serve, and stop it from deciding.",
+    help="Tell a running server which model to serve, stop it from deciding, acknowledge drift.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -43,7 +43,7 @@ End = Annotated[bool, typer.Option("--end", help="End the shadow.")]
 @app.command()
 @with_server
 def status(*, asked: ServerOptions, as_json: AsJson = False) -> None:
-    """Show what the server has loaded, what it does with answers, and the last candidates."""
+    """Show what is loaded, what is done with answers, drift, records and the last candidates."""
     with _operator(asked) as client:
         _show(client.status(), as_json=as_json)
 
@@ -111,6 +111,51 @@ def mode(
     """Press the stop button (abstain-all: every decision is left to people), or release it."""
     with _operator(asked) as client:
         _show(client.set_mode(mode, reason=reason), as_json=as_json)
+
+
+@app.command()
+@with_server
+def acknowledge(
+    reason: Annotated[
+        str,
+        typer.Argument(metavar="REASON", help="Why; stands in the ledger and in the log.",
+                       show_default=False),
+    ],
+    *,
+    asked: ServerOptions,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """End the suspension of the guarantee after a drift alarm: the detectors begin anew."""
+    with _operator(asked) as client:
+        _show(client.acknowledge_drift(reason), as_json=as_json)
+
+
+@app.command()
+@with_server
+def erase(
+    record_id: Annotated[
+        str,
+        typer.Argument(metavar="ID", help="Record id of one answer that had the image.",
+                       show_default=False),
+    ],
+    reason: Annotated[
+        str,
+        typer.Argument(metavar="REASON", help="Why; stands in the ledger.", show_default=False),
+    ],
+    *,
+    asked: ServerOptions,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Erase the image of an answer, from every record of the same bytes; the records stay."""
+    with _operator(asked) as client:
+        done = client.erase_image(record_id, reason)
+        if as_json:
+            typer.echo(json_line(done, record_id=record_id))
+        else:
+            what = "its image was erased" if done.found else "there was no image to erase"
+            noun = "record has" if done.records == 1 else "records have"
+            told = f"{record_id}: {what}; {done.records} {noun} it, and stay"
+            console().print(told, markup=False)
 
 
 @contextmanager

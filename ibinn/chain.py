@@ -14,7 +14,7 @@ the times that its body holds are.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -155,32 +155,18 @@ def verify(
         about: Reads the record id out of an entry's body, which must be the entry's; None where
             its kind names none. Raises LedgerError where the body does not read. Not given: bodies
             are not read.
-
-    Raises:
-        ConfigError: Two anchors contradict each other.
     """
-    walk = _Walk(start, _by_sequence(anchors), about)
+    walk = _Walk(start, anchors, about)
     for entry in entries:
         walk.add(entry)
     return walk.ended()
-
-
-def _by_sequence(anchors: Iterable[Point]) -> dict[int, str]:
-    found: dict[int, str] = {}
-    for anchor in anchors:
-        if found.setdefault(anchor.sequence, anchor.hash) != anchor.hash:
-            raise ConfigError(
-                f"two anchors name entry {anchor.sequence} with hashes {found[anchor.sequence]} "
-                f"and {anchor.hash}; one was noted down wrongly, or of another ledger"
-            )
-    return found
 
 
 class _Walk:
     def __init__(
         self,
         start: Point,
-        anchors: Mapping[int, str],
+        anchors: Iterable[Point],
         about: Callable[[Entry], str | None] | None,
     ) -> None:
         self._last = start
@@ -188,10 +174,10 @@ class _Walk:
         self._count = 0
         self._broken = 0
         self._breaks: list[Break] = []
-        self._anchors = dict(anchors)
-        for sequence in sorted(self._anchors):
-            if sequence < start.sequence:
-                del self._anchors[sequence]  # not of this part of the chain
+        self._anchors: dict[int, set[str]] = {}
+        for anchor in anchors:
+            if anchor.sequence >= start.sequence:  # else it is not of this part of the chain
+                self._anchors.setdefault(anchor.sequence, set()).add(anchor.hash)
         self._meet(start.sequence, start.hash)
 
     def add(self, entry: Entry) -> None:
@@ -240,20 +226,20 @@ class _Walk:
             self._last = Point(sequence=entry.sequence, hash=entry.hash)
 
     def ended(self) -> Verified:
-        for sequence, digits in sorted(self._anchors.items()):
-            self._break(
-                sequence,
-                Fault.ANCHOR,
-                f"entry {sequence} with the hash {digits} is not there; the last entry is "
-                f"{self._last.sequence}.",
-            )
+        for sequence, wanted in sorted(self._anchors.items()):
+            for digits in sorted(wanted):
+                self._break(
+                    sequence,
+                    Fault.ANCHOR,
+                    f"entry {sequence} with the hash {digits} is not there; the last entry is "
+                    f"{self._last.sequence}.",
+                )
         return Verified(
             count=self._count, end=self._last, broken=self._broken, breaks=tuple(self._breaks)
         )
 
     def _meet(self, sequence: int, digits: str) -> None:
-        wanted = self._anchors.pop(sequence, None)
-        if wanted is not None and wanted != digits:
+        for wanted in sorted(self._anchors.pop(sequence, set()) - {digits}):
             self._break(
                 sequence,
                 Fault.ANCHOR,

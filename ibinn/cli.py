@@ -1,8 +1,8 @@
-"""The command `ibinn`: classify and explain images, describe and verify models.
+"""The command `ibinn`: classify and explain images, describe and verify models, audit answers.
 
 Exit codes: 0 an answer was given, whatever the verdict; 1 some image failed, the others were
-answered, or a server refused what an operator told it; 2 the usage, the bundle or the connection is
-wrong; 130 interrupted.
+answered, a server refused what an operator told it, or an audit found a discrepancy; 2 the usage,
+the bundle or the connection is wrong; 130 interrupted.
 
 Importing this module imports neither torch nor generated protobuf code: a classifier is loaded
 only when a command needs one, a client only with ``--server``.
@@ -18,8 +18,10 @@ import typer
 
 from ibinn import __version__, signing
 from ibinn.admin_cli import app as admin_app
+from ibinn.audit_cli import app as audit_app
 from ibinn.classify_command import classify
 from ibinn.errors import ConfigError
+from ibinn.feedback_command import feedback
 from ibinn.group_command import judge_group
 from ibinn.json_lines import json_line
 from ibinn.load_command import load_test
@@ -48,6 +50,8 @@ app = typer.Typer(
 app.command()(classify)
 app.add_typer(policy_app, name="policy")
 app.add_typer(admin_app, name="admin")
+app.command()(feedback)
+app.add_typer(audit_app, name="audit")
 
 Bundle = Annotated[
     Path | None,

@@ -9,13 +9,24 @@ from rich.table import Table
 from rich.text import Text
 
 from ibinn.rendering.words import facts, percent, printable
-from ibinn.serving import AcceptanceFigure, Candidate, Mode, ServedModel, ServerState, Shadow
+from ibinn.serving import (
+    AcceptanceFigure,
+    Candidate,
+    Detector,
+    Drift,
+    Mode,
+    RecordsState,
+    ServedModel,
+    ServerState,
+    Shadow,
+)
+from ibinn.types import Guarantee
 
 _DIGITS = 12
 
 
 def state_block(state: ServerState) -> RenderableType:
-    """Models, mode, shadow and the last candidates of a server."""
+    """Models, mode, shadow, drift, records and the last candidates of a server."""
     models = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     for title in ("role", "model", "weights", "bundle"):
         models.add_column(title, no_wrap=True)
@@ -29,7 +40,11 @@ def state_block(state: ServerState) -> RenderableType:
     rows = [("generation", str(state.generation)), ("workers", _workers(state))]
     if state.shadow is not None:
         rows.append(("shadow", _shadow_line(state.shadow)))
-    parts: list[RenderableType] = [_mode_line(state), "", models, "", facts(rows)]
+    rows.append(("records", _records_line(state.records)))
+    parts: list[RenderableType] = [_mode_line(state), _guarantee_line(state.drift)]
+    parts += ["", models, "", facts(rows)]
+    if state.drift.detectors:
+        parts += ["", _detectors(state.drift.detectors)]
     for candidate in state.candidates:
         parts += ["", candidate_block(candidate)]
     return Lines(*parts)
@@ -60,6 +75,45 @@ def _mode_line(state: ServerState) -> Text:
         return Text("answers as its policy says", style="bold green")
     why = f": {printable(state.mode_reason)}" if state.mode_reason else ""
     return Text.assemble(("ABSTAINS: every decision is left to people", "bold red"), why)
+
+
+def _guarantee_line(drift: Drift) -> Text:
+    since = "" if drift.since is None else f" since {drift.since:%Y-%m-%d %H:%M:%S} UTC"
+    match drift.guarantee:
+        case None:
+            return Text("nothing watches for drift", style="dim")
+        case Guarantee.HELD:
+            return Text.assemble(("guarantee held", "bold green"), since)
+        case Guarantee.SUSPENDED:
+            return Text.assemble(
+                ("GUARANTEE SUSPENDED", "bold red"), f"{since}: {printable(drift.reason)}"
+            )
+
+
+def _detectors(detectors: tuple[Detector, ...]) -> RenderableType:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    table.add_column("drift detector", no_wrap=True)
+    for title in ("images", "log-evidence", "alarm at"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("")
+    for detector in detectors:
+        table.add_row(
+            printable(detector.name),
+            f"{detector.count:,}",
+            f"{detector.log_evidence:.2f}",
+            f"{detector.log_threshold:.2f}",
+            Text("alarm", style="bold red") if detector.alarmed else "",
+        )
+    return table
+
+
+def _records_line(records: RecordsState) -> str:
+    if not records.audit:
+        return "none are kept"
+    told = f"{records.audit.replace('_', ' ')}, {records.database}, {records.waiting:,} waiting"
+    if records.dropped:
+        told += f", {records.dropped:,} DROPPED"
+    return told if records.reachable else f"{told}; NOT REACHABLE"
 
 
 def _workers(state: ServerState) -> str:

@@ -203,7 +203,12 @@ def test_a_place_that_is_written_wrongly_is_refused(text: str) -> None:
         Point.parse(text)
 
 
-def test_anchors_that_contradict_each_other_are_refused() -> None:
-    with pytest.raises(ConfigError, match="two anchors name entry 4"):
-        verify([], anchors=[Point(sequence=4, hash=digit * 64) for digit in "ab"])
+def test_of_anchors_that_contradict_each_other_one_is_not_met() -> None:
+    entries = chain([b"a", b"b"])
+    other = Point(sequence=2, hash="a" * 64)
+    found = verify(entries, anchors=[end_of(entries), other])
+    assert faults(found.breaks) == [(2, Fault.ANCHOR)]
+
+
+def test_a_place_is_read_as_it_is_written() -> None:
     assert str(Point.parse("4:" + "A" * 64)) == "4:" + "a" * 64
