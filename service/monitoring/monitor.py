@@ -270,10 +270,10 @@ class Monitor:
         *,
         uniformity_p: float,
         typicality_p: float,
-        prior_shift: float,
-        covariate_shift: float,
+        prior_shift: float | None,
+        covariate_shift: float | None,
     ) -> None:
-        """What the last images of a model look like (`ibinn_recent_...`)."""
+        """What the last images of a model look like (`ibinn_recent_...`); None: not known."""
         if not self.enabled:
             return
         series, label = self._series.models, model_label(versions)
@@ -283,7 +283,7 @@ class Monitor:
             (series.prior_shift, prior_shift),
             (series.covariate_shift, covariate_shift),
         ):
-            if math.isfinite(number):
+            if number is not None and math.isfinite(number):
                 gauge.labels(label).set(number)
 
     def expected(
