@@ -13,7 +13,8 @@ export.json:
     format_version    1
     created_time      when it was made
     software          version of ibinn that made it
-    ledger            {sequence, hash}: the ledger's end at that time
+    ledger            {sequence, hash}: the ledger's end when the export began; statements that
+                      came in meanwhile may be in it
     count             lines of feedback.jsonl
     filters           {since, until, model}: which answers; null or "" where not filtered
 
@@ -53,6 +54,7 @@ from ibinn.feedback_export.contents import (
     LabelledImage,
     Statement,
     held_truth,
+    image_path,
 )
 from ibinn.feedback_export.reading import read, read_info
 from ibinn.feedback_export.writing import write
@@ -65,6 +67,7 @@ __all__ = [
     "LabelledImage",
     "Statement",
     "held_truth",
+    "image_path",
     "read",
     "read_info",
     "write",

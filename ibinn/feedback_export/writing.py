@@ -32,7 +32,7 @@ def write(
 
     Args:
         folder: Is made; one that is there already must be empty.
-        images: What to write; their `image` is not read.
+        images: What to write; an `image` is asked for in `stored`, and None where that has none.
         stored: Gives the encoded bytes for a sha256, or None where they are not kept.
         info: Makes what stands in export.json from the number of answers.
 
@@ -65,27 +65,27 @@ def _write_lines(
             if image.record_id in seen:
                 raise DataError(f"the answer {image.record_id} comes twice; expected each once")
             seen.add(image.record_id)
-            values = _line_values(image, _write_image(folder, image.answer.sha256_bytes, stored))
+            is_kept = image.image is not None and _write_image(
+                folder, image.answer.sha256_bytes, stored
+            )
+            values = _line_values(image, image.image if is_kept else None)
             file.write(json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n")
         file.flush()
         os.fsync(file.fileno())
     return len(seen)
 
 
-def _write_image(folder: Path, sha256: str, stored: Callable[[str], bytes | None]) -> str | None:
-    """Where the image lies now; None where it is not kept."""
-    if not sha256:
-        return None
-    name = image_path(sha256)
-    path = folder / name
+def _write_image(folder: Path, sha256: str, stored: Callable[[str], bytes | None]) -> bool:
+    """Whether the image is in the export now."""
+    path = folder / image_path(sha256)
     if path.exists():
-        return name
+        return True
     image = stored(sha256)
     if image is None:
-        return None
+        return False
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(image)
-    return name
+    return True
 
 
 def _info_values(info: ExportInfo) -> dict[str, Any]:
