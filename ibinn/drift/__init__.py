@@ -8,6 +8,7 @@
 Numpy and scipy only: nothing here needs the model.
 """
 
+from ibinn.drift import accuracy, shift
 from ibinn.drift.detectors import NAMES, Detector, detectors, rate_of_each
 from ibinn.drift.groups import Blocker
 from ibinn.drift.observation import Observation, Observations
@@ -20,6 +21,8 @@ __all__ = [
     "DriftReference",
     "Observation",
     "Observations",
+    "accuracy",
     "detectors",
     "rate_of_each",
+    "shift",
 ]

@@ -47,7 +47,9 @@ _ACTIVE_AT_START: Final = 0.5
 _CHANGE_SCALE: Final = 4_000.0
 _RESHUFFLED: Final = 0.01
 _BINS: Final = 20
+_STEPS_PER_BIN: Final = STEPS // _BINS
 _MEMORIES: Final = (128.0, 512.0, 2_048.0)
+_KEPT: Final = 1.0 - SPREAD_EVERY / np.array(_MEMORIES)[:, None]
 _PRIOR_PER_BIN: Final = 2.0
 _SHAPES: Final = (0.4, 0.7, 0.9, 1.0, 1.15, 1.5, 2.5, 5.0)
 _TO_HISTOGRAMS: Final = 0.3
@@ -100,7 +102,7 @@ class Capital:
     def observe(self, u: float) -> None:
         """Bet on one more number in [0, 1]."""
         step = min(int(u * STEPS), STEPS - 1)
-        bin_ = step * _BINS // STEPS
+        bin_ = step // _STEPS_PER_BIN
         betas = self._table.shape[1]
         self._active[:betas] *= self._table[step]
         self._active[betas:] *= self._rows[bin_]
@@ -128,10 +130,13 @@ class Capital:
 
     def _block(self, steps: IntArray) -> FloatArray:
         """Numbers of one block, during which all bets are fixed."""
-        bins = steps * _BINS // STEPS
-        bets = np.concatenate((self._table[steps], self._rows[bins]), axis=1)
+        bins = steps // _STEPS_PER_BIN
+        betas = self._table.shape[1]
+        bets = np.empty((len(steps), len(self._active)))
+        bets[:, :betas] = self._table[steps]
+        bets[:, betas:] = self._rows[bins]
         bets[0] *= self._active
-        grown = np.multiply.accumulate(bets, axis=0)
+        grown = np.multiply.accumulate(bets, axis=0, out=bets)
         self._active = grown[-1].copy()
         log_path: FloatArray = self._log_scale + np.log(self._passive + grown.sum(axis=1))
         self._recent += np.bincount(bins, minlength=_BINS)
@@ -148,16 +153,16 @@ class Capital:
         moved = begins * self._passive + _RESHUFFLED * float(self._active.sum())
         self._active = ((1 - _RESHUFFLED) * self._active + moved * self._base) / total
         self._passive *= (1 - begins) / total
-        for row, memory in zip(self._seen, _MEMORIES, strict=True):
-            row *= 1 - SPREAD_EVERY / memory
-            row += self._recent
+        self._seen *= _KEPT
+        self._seen += self._recent
         self._recent[:] = 0
         self._rows = self._histogram_rows()
 
     def _histogram_rows(self) -> FloatArray:
         """Density of each histogram in each bin (BINS, R), mean 1 over the bins."""
         raised = self._seen + _PRIOR_PER_BIN
-        rows: FloatArray = np.ascontiguousarray((raised / raised.mean(axis=1, keepdims=True)).T)
+        raised *= _BINS / raised.sum(axis=1, keepdims=True)
+        rows: FloatArray = raised.T
         return rows
 
     def to_arrays(self) -> dict[str, npt.NDArray[np.generic]]:

@@ -35,7 +35,8 @@ from ibinn.errors import DataError
 
 CELLS: Final = 65_536
 _BLOCK: Final = 256
-_CHUNK: Final = 512
+_CHUNK: Final = 256
+_EARLIER: Final = np.tri(_CHUNK, k=-1, dtype=np.bool_)
 _LARGEST: Final = 65_504.0
 _FLOAT: Final = struct.Struct("<e")
 _HALF: Final = struct.Struct("<H")
@@ -105,12 +106,13 @@ class OnlineRanks:
         cells = cells_of(scores)
         for start in range(0, len(cells), _CHUNK):
             part = cells[start : start + _CHUNK]
-            before = np.tri(len(part), k=-1, dtype=np.bool_)
+            short = part.astype(np.uint16)
+            earlier = _EARLIER[: len(part), : len(part)]
             upto = np.cumsum(self._counts)
             below = upto[part] - self._counts[part]
-            below += ((part[None, :] < part[:, None]) & before).sum(axis=1)
+            below += np.count_nonzero((short < short[:, None]) & earlier, axis=1)
             tied = self._counts[part] + 1
-            tied += ((part[None, :] == part[:, None]) & before).sum(axis=1)
+            tied += np.count_nonzero((short == short[:, None]) & earlier, axis=1)
             total = self._total + 1 + np.arange(len(part))
             found[start : start + len(part)] = (below + self.rng.random(len(part)) * tied) / total
             self._add(part)
