@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,12 @@ def _prepare_sqlite(made: Engine) -> None:
     def connected(connection: Any, _record: Any) -> None:
         # The module's own transactions begin late and do not hold table definitions.
         connection.isolation_level = None
-        connection.execute("PRAGMA synchronous=FULL")
+        try:
+            connection.execute("PRAGMA synchronous=FULL")
+        except sqlite3.OperationalError as error:
+            raise exc.OperationalError("PRAGMA synchronous", None, error) from error
+        except sqlite3.DatabaseError as error:
+            raise exc.DatabaseError("PRAGMA synchronous", None, error) from error
 
     @event.listens_for(made, "begin")
     def begun(connection: Connection) -> None:
@@ -137,8 +143,16 @@ def _prepare_sqlite(made: Engine) -> None:
 
 
 def _prepare_postgresql(made: Engine, milliseconds: int) -> None:
+    import psycopg
+
     @event.listens_for(made, "connect")
     def connected(connection: Any, _record: Any) -> None:
+        try:
+            configure(connection)
+        except psycopg.Error as error:
+            raise exc.OperationalError("SET", None, error) from error
+
+    def configure(connection: Any) -> None:
         with connection.cursor() as cursor:
             cursor.execute("SELECT set_config('statement_timeout', %s, false)", [str(milliseconds)])
             # A process that stops within a transaction must not hold the ledger's head for ever.
@@ -189,7 +203,7 @@ def errors(name: str) -> Iterator[None]:
                 "from a backup, or name another file in the setting records"
             ) from error
         raise _unavailable(name, error) from error
-    except (exc.DBAPIError, exc.TimeoutError, exc.InvalidRequestError) as error:
+    except (exc.DBAPIError, exc.TimeoutError, exc.PendingRollbackError) as error:
         raise _unavailable(name, error) from error
 
 

@@ -330,7 +330,7 @@ class Ledger:
             RecordsUnavailableError: The database cannot be reached.
         """
         with self._read() as connection:
-            head = connection.execute(sa.select(ledger_head)).one()
+            head = self._head(connection, sa.select(ledger_head))
             query = sa.select(ledger).where(
                 ledger.c.sequence > after, ledger.c.sequence <= head.sequence
             )
@@ -463,18 +463,20 @@ class Ledger:
         ).one_or_none()
         return None if row is None else (bodies.read_guarantee(row.body), row.time)
 
+    def _head(self, connection: Connection, query: sa.Select[Any]) -> Any:
+        head = connection.execute(query.where(ledger_head.c.id == HEAD_ID)).one_or_none()
+        if head is None:
+            raise LedgerError(
+                f"the records in {self.name} have lost the row of their head; restore them from a "
+                "backup"
+            )
+        return head
+
     @contextlib.contextmanager
     def _append(self) -> Iterator[tuple[Connection, rows.Chain]]:
         """A transaction that holds the ledger's head; what the chain has at the end is kept."""
         with self._write() as connection:
-            head = connection.execute(
-                sa.select(ledger_head).where(ledger_head.c.id == HEAD_ID).with_for_update()
-            ).one_or_none()
-            if head is None:
-                raise LedgerError(
-                    f"the records in {self.name} have lost the row of their head; restore them "
-                    "from a backup"
-                )
+            head = self._head(connection, sa.select(ledger_head).with_for_update())
             chain = rows.Chain(head.sequence, head.hash, datetime.now(UTC))
             yield connection, chain
             if not chain.rows:

@@ -1,13 +1,14 @@
 """Records for the event loop: nothing here waits for a database unless it was asked to.
 
 Answers go to the writer's thread. With ``audit = best_effort`` nobody waits for it; with
-``required`` an answer leaves once it is durable. Statements and everything that is read run in a few
-threads of their own, and whoever waits for them does so for a limited time.
+``required`` an answer leaves once it is durable. Statements and everything that is read run in a
+few threads of their own, and whoever waits for them does so for a limited time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -56,6 +57,7 @@ FILE = "records.db"
 """SQLite's file in the state folder, where no database is given."""
 
 _THREADS = 4
+_START_S = 10.0
 _RETRY_S = 0.1
 _SWEEP_S = 600.0
 _LOOK_S = 30.0
@@ -152,7 +154,7 @@ class Recorder:
         """
         self._loop = asyncio.get_running_loop()
         try:
-            await self._run(self.ledger.prepare, limit_s=2 * self._timeout_s)
+            await self._run(self.ledger.prepare, limit_s=max(_START_S, self._timeout_s))
         except RecordsUnavailableError as error:
             _log.warning("%s", error)
         self._writer.start()
@@ -302,7 +304,7 @@ class Recorder:
         for listener in self.listeners:
             try:
                 listener(entry)
-            except Exception:
+            except Exception:  # noqa: BLE001 - the statement is durable whatever they do
                 _log.exception("a listener failed for the statement %s", entry.feedback_id)
 
     # ----------------------------------------------------------------------------------- reading
@@ -419,7 +421,7 @@ class Recorder:
 
     def _call_soon(self, action: Callable[[], None]) -> None:
         assert self._loop is not None
-        if not self._loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(action)
 
     async def _run(self, action: Callable[[], _T], *, limit_s: float | None = None) -> _T:
