@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Iterator
 
@@ -12,8 +13,11 @@ from ibinn.v1 import admin_service_pb2 as admin
 from ibinn.v1 import classification_service_pb2, model_pb2
 from service.call import Call, Role, Route
 from service.converters.admin import candidate_message, mode_of, served_model, server_state
+from service.drift import DriftWatch
 from service.models.manager import ModelManager
 from service.models.registry import Models
+from service.records.recorder import Recorder
+from service.records_servicer import keeping
 
 _log = logging.getLogger(__name__)
 
@@ -25,10 +29,16 @@ class AdminServicer:
 
     Args:
         manager: Changes models and mode.
+        drift: Watches; None: nothing does.
+        recorder: Keeps records; None: this server keeps none.
     """
 
-    def __init__(self, manager: ModelManager) -> None:
+    def __init__(
+        self, manager: ModelManager, *, drift: DriftWatch, recorder: Recorder | None
+    ) -> None:
         self._manager = manager
+        self._drift = drift
+        self._recorder = recorder
 
     async def reload(self, request: admin.ReloadRequest, call: Call) -> admin.ReloadResponse:
         """Makes a bundle the default model."""
@@ -66,8 +76,29 @@ class AdminServicer:
         """Says what is loaded and what is being done with it."""
         return admin.GetStatusResponse(state=await self._state())
 
+    async def acknowledge_drift(
+        self, request: admin.AcknowledgeDriftRequest, call: Call
+    ) -> admin.AcknowledgeDriftResponse:
+        """Ends the suspension of the guarantee."""
+        with _recorded(call, f"acknowledge drift: {request.reason}"):
+            await self._drift.acknowledge(reason=request.reason, caller=call.caller.name)
+        return admin.AcknowledgeDriftResponse(state=await self._state())
+
+    async def erase_image(
+        self, request: admin.EraseImageRequest, call: Call
+    ) -> admin.EraseImageResponse:
+        """Erases the image of an answer; its record stays."""
+        with _recorded(call, f"erase the image of {request.record_id}: {request.reason}"):
+            erased = await keeping(self._recorder).erase(
+                request.record_id, reason=request.reason, caller=call.caller.name
+            )
+        return admin.EraseImageResponse(found=erased.found, records=erased.records)
+
     async def _state(self) -> admin.ServerState:
-        return server_state(await self._manager.state())
+        state = dataclasses.replace(await self._manager.state(), drift=self._drift.state())
+        if self._recorder is not None:
+            state = dataclasses.replace(state, records=self._recorder.state())
+        return server_state(state)
 
 
 @contextlib.contextmanager
@@ -92,15 +123,22 @@ def _recorded(call: Call, what: str) -> Iterator[None]:
         _log.info("order: %s", what, extra={"caller": call.caller.name, "outcome": outcome})
 
 
-def admin_routes(manager: ModelManager) -> list[Route]:
-    """The service's methods."""
-    servicer = AdminServicer(manager)
+def admin_routes(
+    manager: ModelManager,
+    *,
+    drift: DriftWatch,
+    recorder: Recorder | None,
+) -> list[Route]:
+    """The service's methods; see `AdminServicer`."""
+    servicer = AdminServicer(manager, drift=drift, recorder=recorder)
     handlers = (
         ("Reload", admin.ReloadRequest, servicer.reload),
         ("Rollback", admin.RollbackRequest, servicer.rollback),
         ("SetShadow", admin.SetShadowRequest, servicer.set_shadow),
         ("SetMode", admin.SetModeRequest, servicer.set_mode),
         ("GetStatus", admin.GetStatusRequest, servicer.get_status),
+        ("AcknowledgeDrift", admin.AcknowledgeDriftRequest, servicer.acknowledge_drift),
+        ("EraseImage", admin.EraseImageRequest, servicer.erase_image),
     )
     return [
         Route(method=method, role=Role.ADMIN, request=request, unary=handler)

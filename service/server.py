@@ -7,6 +7,7 @@ import contextlib
 import functools
 import logging
 import signal
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from service import admin, tuning
 from service.access import Access, tls
 from service.border import Border
 from service.decoding.decoders import Decoders, decoders_of
+from service.drift import DriftWatch
 from service.issuing import Issuer
 from service.models import loading
 from service.models.manager import ModelManager
@@ -31,6 +33,10 @@ from service.models.served import Classifier
 from service.monitoring import MetricsEndpoint, Monitor
 from service.oip import facade as oip
 from service.predictor import Predictor
+from service.records.images import ImageStore
+from service.records.receipts import Receipts
+from service.records.recorder import Recorder
+from service.records_servicer import RecordsServicer
 from service.servicer import SERVICE_NAME, ClassificationServicer
 from service.settings import Settings
 from service.traces import tracer_of
@@ -84,9 +90,10 @@ class Server:
         decoders: Decode images; None: as the settings say.
         reuse_port: Whether other processes may listen on the same port, and metrics are served
             by who started them.
+        place: Number of this process among those of the server.
 
     Raises:
-        ConfigError: Tokens, traces or the state folder cannot be used.
+        ConfigError: Tokens, traces, the records' database or the state folder cannot be used.
     """
 
     def __init__(
@@ -96,13 +103,28 @@ class Server:
         load: Callable[[Path], Classifier] | None = None,
         decoders: Decoders | None = None,
         reuse_port: bool = False,
+        place: int = 0,
     ) -> None:
         self._settings = settings
         self._reuse_port = reuse_port
         self.monitor = Monitor(enabled=settings.metrics)
         self._models = Models()
         self._decoders = decoders or decoders_of(settings, self.monitor)
-        issuer = Issuer(models=self._models, monitor=self.monitor)
+        name = f"{socket.gethostname()}:{settings.port}/{place}"
+        receipts = Receipts.open(settings)
+        self._recorder = Recorder.open(
+            settings,
+            server=name,
+            receipts=receipts,
+            images=ImageStore.open(settings),
+            monitor=self.monitor,
+        )
+        issuer = Issuer(
+            models=self._models,
+            monitor=self.monitor,
+            receipts=None if self._recorder is None else receipts,
+            recorder=self._recorder,
+        )
         self.predictor = Predictor(
             settings,
             models=self._models,
@@ -120,6 +142,19 @@ class Server:
             monitor=self.monitor,
         )
         self.predictor.observers.append(self.manager.observe)
+        self.drift = DriftWatch(
+            settings,
+            server=name,
+            monitor=self.monitor,
+            models=self._models,
+            recorder=self._recorder,
+            background=self.predictor.in_background,
+        )
+        issuer.guarantee = self.drift.guarantee
+        self._models.listeners.append(self.drift.serves)
+        self.predictor.observers.append(self.drift.observe)
+        if self._recorder is not None:
+            self._recorder.listeners.append(self.drift.labelled)
         self._border = Border(
             access=Access.open(settings),
             monitor=self.monitor,
@@ -129,13 +164,18 @@ class Server:
         )
         self._health = health.aio.HealthServicer()
         self._services = {
-            SERVICE_NAME: ClassificationServicer(
-                self.predictor,
-                monitor=self.monitor,
-                stream_window=settings.stream_window,
-                describe=functools.partial(admin.describe, self._models),
-            ).routes(),
-            admin.SERVICE_NAME: admin.admin_routes(self.manager),
+            SERVICE_NAME: [
+                *ClassificationServicer(
+                    self.predictor,
+                    monitor=self.monitor,
+                    stream_window=settings.stream_window,
+                    describe=functools.partial(admin.describe, self._models),
+                ).routes(),
+                *RecordsServicer(self._recorder).routes(),
+            ],
+            admin.SERVICE_NAME: admin.admin_routes(
+                self.manager, drift=self.drift, recorder=self._recorder
+            ),
             oip.SERVICE_NAME: oip.oip_routes(self.predictor),
         }
         self._server: Any = grpc.aio.server(
@@ -181,6 +221,10 @@ class Server:
         Raises:
             IbinnError: What `load` raises.
         """
+        # A guarantee that is suspended is so from the first answer.
+        if self._recorder is not None:
+            await self._recorder.start()
+        await self.drift.start()
         served = await self.predictor.load(load, bundle=bundle)
         await self.manager.start(served)
         await self._tell_health(_SERVING)
@@ -195,6 +239,9 @@ class Server:
             await asyncio.wait_for(self._border.until_quiet(_QUIET_S), _FAREWELL_S)
         await self.manager.stop()
         await self._server.stop(_FAREWELL_S)
+        await self.drift.stop()
+        if self._recorder is not None:
+            await self._recorder.stop()
         await self._decoders.stop()
         self.predictor.close()
         await asyncio.to_thread(self._tracer.close)
@@ -242,6 +289,7 @@ async def serve(
     *,
     on_ready: Callable[[Addresses, ModelInfo], None],
     reuse_port: bool = False,
+    place: int = 0,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then stops in order.
 
@@ -250,11 +298,12 @@ async def serve(
         load: Loads a bundle; the first one in the inference thread.
         on_ready: Called once, when the model is loaded.
         reuse_port: See `Server`.
+        place: See `Server`.
 
     Raises:
         IbinnError: An address is not available, or the model cannot be loaded.
     """
-    server = Server(settings, load=load, reuse_port=reuse_port)
+    server = Server(settings, load=load, reuse_port=reuse_port, place=place)
     bundle = server.manager.initial_folder()
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()

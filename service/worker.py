@@ -67,13 +67,13 @@ def main(load: Load | None = None) -> None:
     threading.Thread(target=_end_with_supervisor, name="ibinn-lifeline", daemon=True).start()
     with os.fdopen(orders.report, "w", encoding="utf-8") as report:
         try:
-            _serve(settings, load, report)
+            _serve(settings, orders.place, load, report)
         except IbinnError as error:
             _tell(report, failed=str(error))
             sys.exit(2)
 
 
-def _serve(settings: Settings, load: Load | None, report: IO[str]) -> None:
+def _serve(settings: Settings, place: int, load: Load | None, report: IO[str]) -> None:
     from service.cli import load_bundle
     from service.server import Addresses, serve
 
@@ -82,7 +82,7 @@ def _serve(settings: Settings, load: Load | None, report: IO[str]) -> None:
         _tell(report, ready=dataclasses.asdict(ready))
 
     chosen = functools.partial(load or load_bundle, settings)
-    asyncio.run(serve(settings, chosen, on_ready=on_ready, reuse_port=True))
+    asyncio.run(serve(settings, chosen, on_ready=on_ready, reuse_port=True, place=place))
 
 
 def _tell(report: IO[str], **message: Any) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 
-from ibinn.errors import RecordsUnavailableError
+from ibinn.errors import IbinnError
 from ibinn.records import GuaranteeEntry
 from ibinn.types import Guarantee
 
@@ -107,7 +107,7 @@ class Guarantees:
             try:
                 present = _standing(asked.result(patience_s), present)
                 self._unknown.discard(calibration)
-            except (TimeoutError, RecordsUnavailableError):
+            except (TimeoutError, IbinnError):
                 self._unknown.add(calibration)
                 present = present or Standing(
                     guarantee=Guarantee.SUSPENDED, reason=_NOT_KNOWN, since=datetime.now(UTC)
@@ -190,6 +190,16 @@ class Guarantees:
         self._unknown.discard(calibration)
         self._standing[calibration] = _standing(found, known)
         return self._standing[calibration]
+
+    async def write(self) -> None:
+        """Writes down what waits.
+
+        Raises:
+            RecordsUnavailableError: The ledger cannot be reached; it waits on.
+        """
+        if self._ledger is not None and self._waiting:
+            ledger = self._ledger
+            await self.run(lambda: self._write_waiting(ledger))
 
     async def run(self, work: Callable[[], R]) -> R:
         """Does what may wait for the ledger, after everything that was asked of it before."""
