@@ -85,7 +85,7 @@ def read(path: Path, *, default: Provenance, truth_of: Callable[[str], Truth]) -
                 continue
             try:
                 statement = _statement(row, default=default, truth_of=truth_of)
-            except (IbinnError, ValueError) as error:
+            except IbinnError as error:
                 raise DataError(f"{path}, line {number}: {error}") from error
             lines.append(Line(number=number, statement=_named(statement, seen)))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -151,7 +151,7 @@ def _statement(
         saw_answer=_YES_NO.get(saw, default.saw_answer),
         reaction=_choice(Reaction, row, "reaction") or default.reaction,
         selection=_choice(Selection, row, "selection") or default.selection,
-        sampling_probability=float(chance) if chance else default.sampling_probability,
+        sampling_probability=_chance(chance) if chance else default.sampling_probability,
     )
     return Feedback(
         record_id=_text(row, "record_id"),
@@ -193,6 +193,16 @@ def _text(row: Mapping[str, Any], name: str) -> str:
             return str(value).strip()
         case _:
             raise DataError(f"{name} is {value!r}, expected a text or a number")
+
+
+def _chance(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0.0 < found <= 1.0:
+        raise DataError(f"sampling_probability is {text!r}, expected a chance above 0, at most 1")
+    return found
 
 
 def _choice(kind: type[_E], row: Mapping[str, Any], name: str) -> _E | None:

@@ -146,7 +146,18 @@ _UNARY: dict[str, tuple[type[Any], Callable[[Any], Message]]] = {
             getattr(admin, f"{name}Request"),
             lambda _, name=name: getattr(admin, f"{name}Response")(state={"mode": 1}),
         )
-        for name in ("Reload", "Rollback", "SetShadow", "SetMode")
+        for name in ("Reload", "Rollback", "SetShadow", "SetMode", "AcknowledgeDrift")
+    },
+    "ibinn.v1.AdminService/EraseImage": (
+        admin.EraseImageRequest,
+        lambda _: admin.EraseImageResponse(),
+    ),
+    **{
+        f"ibinn.v1.ClassificationService/{name}": (
+            getattr(service, f"{name}Request"),
+            lambda _, name=name: getattr(service, f"{name}Response")(),
+        )
+        for name in ("SubmitFeedback", "GetRecord", "ListEntries")
     },
     "ibinn.v1.AdminService/GetStatus": (
         admin.GetStatusRequest,

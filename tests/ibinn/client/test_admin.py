@@ -14,7 +14,7 @@ from google.rpc.error_details_pb2 import PreconditionFailure
 from ibinn import errors
 from ibinn import serving as held
 from ibinn.client import AdminClient, AsyncClient, Retry
-from ibinn.types import Versions
+from ibinn.types import Guarantee, Versions
 from ibinn.v1 import admin_service_pb2 as admin
 from ibinn.v1 import classification_service_pb2 as service
 from ibinn.v1 import model_pb2 as model
@@ -59,6 +59,19 @@ STATE = held.ServerState(
     generation=7,
     workers=2,
     workers_agreeing=1,
+    drift=held.Drift(
+        guarantee=Guarantee.SUSPENDED,
+        reason="the p-values drift",
+        since=TIME,
+        detectors=(
+            held.Detector(
+                name="p_values", count=1200, log_evidence=6.5, log_threshold=4.1, alarmed=True
+            ),
+        ),
+    ),
+    records=held.RecordsState(
+        audit="best_effort", database="sqlite:///records.db", reachable=False, waiting=3, dropped=2
+    ),
 )
 
 
@@ -93,6 +106,26 @@ def state_message() -> admin.ServerState:
         generation=7,
         workers=2,
         workers_agreeing=1,
+        drift={
+            "guarantee": "GUARANTEE_SUSPENDED",
+            "reason": "the p-values drift",
+            "since": time,
+            "detectors": [
+                {
+                    "name": "p_values",
+                    "count": 1200,
+                    "log_evidence": 6.5,
+                    "log_threshold": 4.1,
+                    "alarmed": True,
+                }
+            ],
+        },
+        records={
+            "audit": "best_effort",
+            "database": "sqlite:///records.db",
+            "waiting": 3,
+            "dropped": 2,
+        },
     )
 
 
