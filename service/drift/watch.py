@@ -313,9 +313,12 @@ class DriftWatch:
 
     async def _save(self, watched: Watched) -> None:
         ledger = self._ledger
-        if ledger is None or self._guarantees.unwritten:
-            return  # the alarm first: else a restart would take it for told
-        body = await self._thread.to_save(watched)
+        if ledger is None:
+            return
+        async with self._digesting:  # else a restart could take an alarm for raised that is not
+            if self._guarantees.unwritten:
+                return
+            body = await self._thread.to_save(watched)
         if body is not None:
             owner, calibration = self._server, watched.calibration
             await self._guarantees.run(lambda: ledger.save_state(owner, calibration, body))

@@ -160,16 +160,18 @@ class ModelSeries:
         )
         self.prior_shift = Gauge(
             "ibinn_recent_prior_shift",
-            "Total variation distance in [0, 1] between the class frequencies of the last images, "
-            "as estimated from the predictions, and those of the calibration images; the largest "
-            "of the workers. Assumes that images of one class look as before.",
+            "Total variation distance in [0, 1] of the class shares of the last images, estimated "
+            "from their posteriors, from those of the calibration images; the largest of the "
+            "workers. Assumes that images of one class look as before. By chance not 0: about "
+            "0.4 sqrt(classes / images).",
             ("model",),
             **highest,
         )
         self.covariate_shift = Gauge(
             "ibinn_recent_covariate_shift",
-            "How far the last images' scores are from the calibration images', class frequencies "
-            "apart; the largest of the workers.",
+            "Distance in [0, 1] (Kolmogorov-Smirnov, the larger of scores and confidences) of the "
+            "last images from calibration images in the same class shares; the largest of the "
+            "workers. By chance not 0: about 0.87 / sqrt(images).",
             ("model",),
             **highest,
         )

@@ -242,7 +242,6 @@ class Monitor:
         for detector in detectors:
             self._series.models.alarms.labels(detector.name, model_label(versions))
         self.drift(versions, detectors)
-        self.guarantee(versions, suspended=False)
 
     def drift(self, versions: Versions, detectors: Sequence[Detector]) -> None:
         """Where the detectors of a model are."""
@@ -270,10 +269,10 @@ class Monitor:
         *,
         uniformity_p: float,
         typicality_p: float,
-        prior_shift: float | None,
-        covariate_shift: float | None,
+        prior_shift: float,
+        covariate_shift: float,
     ) -> None:
-        """What the last images of a model look like (`ibinn_recent_...`); None: not known."""
+        """What the last images of a model look like (`ibinn_recent_...`)."""
         if not self.enabled:
             return
         series, label = self._series.models, model_label(versions)
@@ -283,7 +282,7 @@ class Monitor:
             (series.prior_shift, prior_shift),
             (series.covariate_shift, covariate_shift),
         ):
-            if number is not None and math.isfinite(number):
+            if math.isfinite(number):
                 gauge.labels(label).set(number)
 
     def expected(
