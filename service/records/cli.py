@@ -266,9 +266,14 @@ def _moment(text: str, flag: str) -> datetime:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise ConfigError(
-            f"{flag} {text!r} is no time; expected 2027-01-31 or 2027-01-31T12:00:00+01:00"
+            f"{flag} is {text!r}; expected a date such as 2027-01-31, or a time with its zone such "
+            "as 2027-01-31T12:00:00+01:00"
         ) from error
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    if moment.tzinfo is not None:
+        return moment
+    if "T" in text or " " in text:
+        raise ConfigError(f"{flag} is {text!r}, a time without a zone; add Z or +01:00")
+    return moment.replace(tzinfo=UTC)
 
 
 def _model(text: str) -> str:
