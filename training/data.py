@@ -7,6 +7,7 @@ from pathlib import Path
 from ibinn.errors import DataError
 from training.folders import Progress, check_group_by, read_folder
 from training.image_set import DataSource, ImageSet, Item, Skipped, image_id
+from training.retraining.composed import is_composed, old_data, read_composed
 from training.sources import (
     cifar_root,
     mnist_root,
@@ -34,7 +35,7 @@ def open_data(
         data: A folder, or the name of a packaged set: ``digits`` (scikit-learn) or ``elpv``
             (elpv-dataset). A folder holds one subfolder per class, or ``train/`` and
             ``test/`` (or ``val/``) folders of those, or CIFAR-10/100 or MNIST as
-            torchvision lays them out.
+            torchvision lays them out, or ``RUN/data`` of a retraining.
         skip_unreadable: Go on without the files that cannot be read; they are listed in
             `DataSource.skipped`.
         group_by: What keeps images together on one side of every split: ``parent`` (the
@@ -65,6 +66,11 @@ def open_data(
             f"data {data!r} {problem}; expected a folder with one subfolder per class, or one "
             f"of: {', '.join(PACKAGED)}"
         )
+    if is_composed(folder):
+        _refuse_groups(data, group_by)
+        old = old_data(folder)
+        opened = open_data(old.data, skip_unreadable=old.skip_unreadable, group_by=old.group_by)
+        return read_composed(folder, opened)
     cifar = cifar_root(folder)
     if cifar is not None:
         _refuse_groups(data, group_by)

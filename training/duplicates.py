@@ -34,6 +34,7 @@ MIN_CONTRAST = 4.0
 _NEIGHBOURS = 8
 _DIRECTIONS = 12
 _FITTED = 2_000
+_BLOCK = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +96,72 @@ def find_duplicates(ids: Sequence[str], thumbnails: Pixels) -> Duplicates:
     return Duplicates(cluster=cluster, pairs=keys, distance=distance, loosened=int(loosened.sum()))
 
 
+def nearest_copies(thumbnails: Pixels, references: Pixels) -> tuple[Indices, Floats]:
+    """The nearest near-duplicate of each image among others: positions and fine distances (N,).
+
+    -1 and infinity where there is none. Every reference within reach is compared, however many
+    there are: whoever must not meet any of them relies on it. Exact copies of textured images are
+    among the near ones; those of flat images are found by their ids alone.
+
+    Args:
+        thumbnails: uint8 (N, 16, 16, 3), see `training.image_set.thumbnail`.
+        references: uint8 (M, 16, 16, 3).
+    """
+    nearest = np.full(len(thumbnails), -1, np.int64)
+    distances = np.full(len(thumbnails), np.inf, np.float32)
+    if not len(thumbnails) or not len(references):
+        return nearest, distances
+    coarse, contrast, fine = _both(thumbnails)
+    coarse_of, contrast_of, fine_of = _both(references)
+    textured = np.flatnonzero(contrast >= MIN_CONTRAST)
+    known = np.flatnonzero(contrast_of >= MIN_CONTRAST)
+    if not len(textured) or not len(known):
+        return nearest, distances
+    directions = _directions(coarse_of[known])
+    tree = KDTree(coarse_of[known] @ directions)
+    radius = COARSE_DISTANCE * float(np.sqrt(coarse.shape[1]))
+    for start in range(0, len(textured), _BLOCK):
+        rows = textured[start : start + _BLOCK]
+        within = tree.query_ball_point(coarse[rows] @ directions, radius)
+        for row, found in zip(rows, within, strict=True):
+            columns = known[np.asarray(found, np.int64)]
+            columns = columns[_rms_to(coarse[row], coarse_of[columns]) <= COARSE_DISTANCE]
+            if not len(columns):
+                continue
+            apart = _rms_to(fine[row], fine_of[columns])
+            best = int(apart.argmin())
+            if apart[best] <= FINE_DISTANCE:
+                nearest[row], distances[row] = columns[best], apart[best]
+    return nearest, distances
+
+
+def _both(thumbnails: Pixels) -> tuple[Floats, Floats, Floats]:
+    """Standardised coarse thumbnails, their contrast, and standardised fine ones."""
+    values = thumbnails.astype(np.float32)
+    coarse, contrast = _standardised(_blocks(values))
+    fine, _ = _standardised(values.reshape(len(values), -1))
+    return coarse, contrast, fine
+
+
+def _blocks(values: Floats) -> Floats:
+    blocks = values.reshape(len(values), COARSE_SIDE, 2, COARSE_SIDE, 2, 3).mean(axis=(2, 4))
+    means: Floats = blocks.reshape(len(values), -1)
+    return means
+
+
+def _directions(coarse: Floats) -> Floats:
+    """Leading principal directions of coarse thumbnails, in columns."""
+    fitted = coarse[:: max(1, len(coarse) // _FITTED)]
+    _, directions = np.linalg.eigh(np.cov(fitted.T) if len(fitted) > 1 else np.eye(fitted.size))
+    leading: Floats = directions[:, -_DIRECTIONS:].astype(np.float32)
+    return leading
+
+
+def _rms_to(value: Floats, others: Floats) -> Floats:
+    apart: Floats = np.sqrt(np.square(others - value).mean(axis=1))
+    return apart
+
+
 def _components(count: int, pairs: Indices) -> Indices:
     graph = coo_matrix((np.ones(len(pairs), np.int8), pairs.T), shape=(count, count))
     return connected_components(graph, directed=False)[1].astype(np.int64)
@@ -123,16 +190,13 @@ def _near_pairs(thumbnails: Pixels) -> tuple[Indices, Floats]:
     if count < 2:
         return none
     values = thumbnails.astype(np.float32)
-    blocks = values.reshape(count, COARSE_SIDE, 2, COARSE_SIDE, 2, 3).mean(axis=(2, 4))
-    coarse, contrast = _standardised(blocks.reshape(count, -1))
+    coarse, contrast = _standardised(_blocks(values))
     textured = np.flatnonzero(contrast >= MIN_CONTRAST)
     if len(textured) < 2:
         return none
     coarse = coarse[textured]
 
-    fitted = coarse[:: max(1, len(coarse) // _FITTED)]
-    _, directions = np.linalg.eigh(np.cov(fitted.T) if len(fitted) > 1 else np.eye(fitted.size))
-    projected = coarse @ directions[:, -_DIRECTIONS:].astype(np.float32)
+    projected = coarse @ _directions(coarse)
     radius = COARSE_DISTANCE * float(np.sqrt(coarse.shape[1]))
     _, neighbours = KDTree(projected).query(
         projected, k=min(_NEIGHBOURS + 1, len(coarse)), distance_upper_bound=radius

@@ -21,6 +21,7 @@ from training.comparator import train_on
 from training.config import FitConfig
 from training.evaluation import Evaluation
 from training.fit import Prepared
+from training.image_set import ImageSet
 from training.loop import Trained
 from training.recipes import described
 from training.scoring import Progress
@@ -47,6 +48,8 @@ def finish(
     with_baseline: bool = False,
     device: torch.device,
     progress: Progress | None = None,
+    taxonomy_version: str = "1",
+    extra: Mapping[str, str] | None = None,
 ) -> Evaluation:
     """Round, calibrate, evaluate and write ``out/bundle`` with its report.
 
@@ -60,44 +63,20 @@ def finish(
         with_baseline: Train a ResNet for as many epochs, and compare.
         device: Where to compute.
         progress: Called as the evaluation goes on.
+        taxonomy_version: Version of the class list.
+        extra: Further text files for the bundle, by name.
     """
-    config = described(
-        config, data=prepared.source.name, class_names=prepared.source.train.class_names
-    )
-    preprocessing = Preprocessing(config.preprocessing)
-    roles = {role: role_set(prepared.source, prepared.manifest, role) for role in Role}
-    # Figures are those of the model as it is stored.
-    bundle.round_subnetworks(trained.model)
-    reference = calibrate(
-        trained.model,
-        preprocessing,
-        roles[Role.CALIBRATION_A],
-        roles[Role.CALIBRATION_B],
-        coverages=tuple(sorted({*COVERAGES, config.conformal_coverage})),
-        seed=config.seed,
-    )
-    manifest = Manifest(
-        name=out.resolve().name,
-        architecture=architecture_to_dict(config.architecture),
-        mixture=dataclasses.asdict(config.mixture),
-        preprocessing=config.preprocessing.to_dict(),
-        classes=prepared.source.train.class_names,
-        taxonomy_version="1",
-        alpha=config.alpha,
-        conformal_coverage=config.conformal_coverage,
-        intended_use=config.intended_use,
-        training_data=config.training_data,
-        training=Training(
-            command=command,
-            seconds=trained.seconds,
-            machine=machine(device),
-            config=configs.to_dict(config),
-            split_sha256={role.value: d for role, d in prepared.manifest.sha256.items()},
-            libraries=library_versions(),
-        ),
+    manifest, roles = write_calibrated(
+        trained,
+        config,
+        prepared,
+        out,
+        command=command,
+        device=device,
+        taxonomy_version=taxonomy_version,
+        extra=extra,
     )
     folder = out / "bundle"
-    manifest = bundle.save(manifest, trained.model, reference, folder)
     classifier = bundle.load(folder, device=device)
     comparator = None
     if with_baseline:
@@ -122,6 +101,64 @@ def finish(
     )
     put_into_bundle(folder, evaluation, report_files(evaluation, classifier), trained.curve)
     return evaluation
+
+
+def write_calibrated(
+    trained: Trained,
+    config: FitConfig,
+    prepared: Prepared,
+    out: Path,
+    *,
+    command: str,
+    device: torch.device,
+    taxonomy_version: str = "1",
+    extra: Mapping[str, str] | None = None,
+) -> tuple[Manifest, dict[Role, ImageSet]]:
+    """Round, calibrate and write ``out/bundle`` without a report.
+
+    Args:
+        trained, config, prepared, out, command, device, taxonomy_version, extra: As in `finish`.
+
+    Returns:
+        The manifest that was written, and the images of each role.
+    """
+    config = described(
+        config, data=prepared.source.name, class_names=prepared.source.train.class_names
+    )
+    preprocessing = Preprocessing(config.preprocessing)
+    roles = {role: role_set(prepared.source, prepared.manifest, role) for role in Role}
+    # Figures are those of the model as it is stored.
+    bundle.round_subnetworks(trained.model)
+    reference = calibrate(
+        trained.model,
+        preprocessing,
+        roles[Role.CALIBRATION_A],
+        roles[Role.CALIBRATION_B],
+        coverages=tuple(sorted({*COVERAGES, config.conformal_coverage})),
+        seed=config.seed,
+    )
+    manifest = Manifest(
+        name=out.resolve().name,
+        architecture=architecture_to_dict(config.architecture),
+        mixture=dataclasses.asdict(config.mixture),
+        preprocessing=config.preprocessing.to_dict(),
+        classes=prepared.source.train.class_names,
+        taxonomy_version=taxonomy_version,
+        alpha=config.alpha,
+        conformal_coverage=config.conformal_coverage,
+        intended_use=config.intended_use,
+        training_data=config.training_data,
+        training=Training(
+            command=command,
+            seconds=trained.seconds,
+            machine=machine(device),
+            config=configs.to_dict(config),
+            split_sha256={role.value: d for role, d in prepared.manifest.sha256.items()},
+            libraries=library_versions(),
+        ),
+    )
+    written = bundle.save(manifest, trained.model, reference, out / "bundle", extra=extra)
+    return written, roles
 
 
 def machine(device: torch.device) -> str:

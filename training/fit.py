@@ -21,6 +21,7 @@ from ibinn.types import TestKind
 from training.config import FitConfig, from_dict, to_dict
 from training.data import DataSource, ImageSet, open_data
 from training.loop import CHECKPOINT, Progress, Trained, TrainingData, train
+from training.retraining.composed import recorded_split
 from training.splits import Role, SplitManifest, make_splits, role_set
 
 
@@ -121,7 +122,7 @@ def held_out_images(
     if source.test is not None:
         return source.test
     config = from_dict(dict(manifest.training.config))
-    split = make_splits(source, config.split)
+    split = recorded_split(data) or make_splits(source, config.split)
     expected = manifest.training.split_sha256.get(Role.TEST.value)
     if split.sha256[Role.TEST] != expected:
         raise DataError(
@@ -158,16 +159,20 @@ def train_model(
         validation=role_set(source, manifest, Role.VALIDATION),
         split_digest=prepared.split_digest,
     )
-    compiled = config.compile and (fabric.device.type != "cpu" or _has_compiler())
     return train(
         build_model(config, len(source.train.class_names)),
         data,
-        replace(config, compile=compiled),
+        compiling(config, fabric.device),
         fabric=fabric,
         out=out,
         progress=progress,
         stop_after_s=stop_after_s,
     )
+
+
+def compiling(config: FitConfig, device: torch.device) -> FitConfig:
+    """The configuration without compilation where there is no compiler for the device."""
+    return replace(config, compile=config.compile and (device.type != "cpu" or _has_compiler()))
 
 
 def _has_compiler() -> bool:

@@ -201,6 +201,44 @@ class ImageSet:
             positions=self._positions[chosen],
         )
 
+    def with_items(self, items: Sequence[Item], *, class_names: Sequence[str]) -> ImageSet:
+        """The same images under other labels, names or classes.
+
+        Args:
+            items: One per image, in the same order.
+            class_names: What their labels are positions in.
+        """
+        return ImageSet(
+            class_names=class_names,
+            items=items,
+            store=self._store,
+            thumbnails=self.thumbnails,
+            sizes=self.sizes,
+            positions=self._positions,
+        )
+
+    def joined(self, other: ImageSet) -> ImageSet:
+        """These images and then the other ones, under this set's class names."""
+        return ImageSet(
+            class_names=self.class_names,
+            items=(*self.items, *other.items),
+            store=JoinedStore((self, other)),
+            thumbnails=np.concatenate([self.thumbnails, other.thumbnails]),
+            sizes=np.concatenate([self.sizes, other.sizes]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedStore:
+    """The images of two sets, one after the other."""
+
+    parts: tuple[ImageSet, ImageSet]
+
+    def load(self, position: int) -> Pixels:
+        """Pixels of one image, uint8 (H, W, 3)."""
+        first, second = self.parts
+        return first.load(position) if position < len(first) else second.load(position - len(first))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSource:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from ibinn.errors import DataError
 from ibinn.manifest import Manifest
 from training.config import from_dict
-from training.data import open_data
+from training.data import DataSource, open_data
 from training.fit import held_out_images
 from training.image_set import ImageSet
-from training.splits import Role, make_splits, role_set
+from training.retraining.composed import recorded_split
+from training.splits import Role, SplitManifest, make_splits, role_set
 
 
 def roles_of(
@@ -21,9 +22,21 @@ def roles_of(
     Raises:
         DataError: The data is not that of the run.
     """
+    source, split = recorded(manifest, data, skip_unreadable=skip_unreadable, group_by=group_by)
+    return {role: role_set(source, split, role) for role in Role}
+
+
+def recorded(
+    manifest: Manifest, data: str, *, skip_unreadable: bool = False, group_by: str | None = None
+) -> tuple[DataSource, SplitManifest]:
+    """The data of the run that trained a bundle, and its roles there.
+
+    Raises:
+        DataError: The data is not that of the run.
+    """
     config = from_dict(dict(manifest.training.config))
     source = open_data(data, skip_unreadable=skip_unreadable, group_by=group_by)
-    split = make_splits(source, config.split)
+    split = recorded_split(data) or make_splits(source, config.split)
     for role, digest in split.sha256.items():
         expected = manifest.training.split_sha256.get(role.value)
         if digest != expected:
@@ -32,7 +45,7 @@ def roles_of(
                 f"bundle was made with {(expected or 'none')[:12]}; give the data of the training "
                 "run, with its --group-by"
             )
-    return {role: role_set(source, split, role) for role in Role}
+    return source, split
 
 
 def known_roles(

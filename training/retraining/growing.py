@@ -1,0 +1,97 @@
+"""A classifier with components for classes that it did not know; everything else stays.
+
+Shapes: n images of the new class, D dimensions, K old classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ibinn.classifier import GenerativeClassifier
+from ibinn.images import Preprocessing
+from training.image_set import ImageSet
+from training.loader import eval_batches
+
+
+@torch.no_grad()
+def start_from(
+    fresh: GenerativeClassifier, base: GenerativeClassifier, codes: Sequence[Tensor]
+) -> GenerativeClassifier:
+    """`fresh` with the base's network and components, and one more component per new class.
+
+    A new mean starts where the base puts the class's images now (`shrunken_mean` of their latent
+    codes), but no further from the centre of the means than these are on average: what the base
+    does not know lies far out in every direction, and a far mean would draw all unusual images to
+    itself. With low-rank means it is the nearest one in the basis that is there. A learned
+    class weight starts at the mean of the others.
+
+    Args:
+        fresh: Untrained, of the base's architecture, with K + len(codes) classes.
+        base: With K classes.
+        codes: Latent codes (n, D) of each new class, by the base.
+    """
+    state = {name: value.clone() for name, value in base.state_dict().items()}
+    mixture = base.mixture
+    if codes:
+        centre = mixture.dense_means().mean(0)
+        radius = (mixture.dense_means() - centre).norm(dim=1).mean()
+        means = torch.stack([within(shrunken_mean(z, centre), centre, radius) for z in codes])
+        width = mixture.means.shape[1]
+        state["mixture.means"] = torch.cat((mixture.means, means[:, :width]))
+        if mixture.config.rank is not None:
+            basis = mixture.mean_basis
+            weights = torch.linalg.lstsq(basis.T, means[:, width:].T).solution.T
+            state["mixture.mean_weights"] = torch.cat((mixture.mean_weights, weights))
+        state["mixture.phi"] = torch.cat(
+            (mixture.phi, mixture.phi.mean().expand(len(codes)).clone())
+        )
+    fresh.load_state_dict(state)
+    return fresh
+
+
+def shrunken_mean(z: Tensor, centre: Tensor) -> Tensor:
+    """Positive-part James-Stein estimate of a class's mean (D,).
+
+    μ = c + max(0, 1 - (D - 2) / (n ‖z̄ - c‖²)) (z̄ - c), for codes of unit variance: of few images
+    the plain mean z̄ is √(D/n) away from the truth, further than classes are from each other.
+
+    Args:
+        z: Latent codes (n, D).
+        centre: c (D,), mean of the means that are there.
+
+    >>> z = torch.tensor([[3.0, 0.0, 0.0], [5.0, 0.0, 0.0]])
+    >>> shrunken_mean(z, torch.zeros(3))
+    tensor([3.8750, 0.0000, 0.0000])
+    """
+    count, dims = z.shape
+    away = z.mean(0) - centre
+    squared = float(away.square().sum())
+    factor = max(0.0, 1.0 - (dims - 2) / (count * squared)) if squared else 0.0
+    return centre + factor * away
+
+
+def within(mean: Tensor, centre: Tensor, radius: Tensor) -> Tensor:
+    """A mean (D,), drawn in to at most `radius` from a centre (D,)."""
+    away = mean - centre
+    return centre + away * (radius / away.norm().clamp(min=1e-12)).clamp(max=1.0)
+
+
+@torch.no_grad()
+def latent_codes(
+    model: GenerativeClassifier,
+    preprocessing: Preprocessing,
+    images: ImageSet,
+    *,
+    device: torch.device,
+) -> Tensor:
+    """Latent codes (n, D) of images, on the CPU."""
+    model.eval().to(device)
+    codes = [
+        model(preprocessing.to_tensor(batch.images.to(device)))[0].cpu()
+        for batch in eval_batches(images, preprocessing, batch_size=100)
+    ]
+    model.cpu()
+    return torch.cat(codes) if codes else torch.empty(0, model.mixture.dims)
