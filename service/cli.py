@@ -22,6 +22,7 @@ from service import settings as settings_module
 from service.access.cli import app as token_app
 from service.models.served import Classifier
 from service.ready import Ready
+from service.records.cli import app as records_app
 from service.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ PANELS = {
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 app.add_typer(token_app, name="token")
+app.add_typer(records_app, name="records")
 
 
 def _parameter(name: str, panel: str) -> inspect.Parameter:

@@ -40,6 +40,7 @@ from ibinn.records import (
 from ibinn.serving import RecordsState
 from service.converters import records as bodies
 from service.monitoring import Monitor
+from service.records.checks import NO_RECORDS
 from service.records.contents import Answered, Erased, Page, StoredRecord
 from service.records.keeping import Keeping
 from service.records.ledger import Ledger
@@ -125,7 +126,8 @@ class Recorder:
             monitor: Counts.
 
         Returns:
-            None where the settings name neither database nor state folder.
+            None where the settings name neither database nor state folder, or say that no records
+            are to be kept.
 
         Raises:
             ConfigError: The database's URL cannot be used, or the file cannot be made.
@@ -133,7 +135,7 @@ class Recorder:
         url: str | URL | None = settings.records
         if url is None and settings.state_dir is not None:
             url = _file(settings.state_dir)
-        if url is None:
+        if url is None or url == NO_RECORDS:
             return None
         return cls(
             Ledger(url, timeout_s=settings.records_timeout_s),
@@ -160,7 +162,7 @@ class Recorder:
         self._writer.start()
         self._monitor.watch_records(
             waiting=lambda: self._writer.waiting,
-            reachable=lambda: int(self._writer.reachable),
+            reachable=lambda: self._writer.reachable,
             image_bytes=lambda: (self._images and self._images.size_bytes) or 0,
         )
         if self._images is not None:
@@ -297,8 +299,9 @@ class Recorder:
         return entry
 
     def _told(self, entry: FeedbackEntry, took_s: float) -> None:
-        self._monitor.feedback(entry)
         if entry.outcome is FeedbackOutcome.REPEATED:
+            # The others are counted by a listener, which knows the models' classes.
+            self._monitor.feedback(entry)
             return
         self._monitor.recorded(EntryKind.FEEDBACK.value, 1, took_s)
         for listener in self.listeners:
