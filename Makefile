@@ -33,8 +33,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## send images to a server with the embedded model; leaves a PNG in out/
 	@$(BIN)/python -m ibinn.demo
 
-serve: $(STAMP) ## serve the bundle BUNDLE (default: the embedded model) until Ctrl-C
-	@$(BIN)/ibinn-serve --bundle $(BUNDLE)
+serve: $(STAMP) ## serve the bundle BUNDLE (default: the embedded model) until Ctrl-C; records in runs/serve
+	@$(BIN)/ibinn-serve --bundle $(BUNDLE) --state-dir runs/serve
 
 test: $(STAMP) ## the fast tests
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
