@@ -30,6 +30,7 @@ Shapes: J beta bets, R histograms, N numbers.
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -55,12 +56,17 @@ _SHAPES: Final = (0.4, 0.7, 0.9, 1.0, 1.15, 1.5, 2.5, 5.0)
 _TO_HISTOGRAMS: Final = 0.3
 
 
+@cache
 def _beta_bets() -> FloatArray:
-    """Mean of each beta density in each step, (J, STEPS); every row has mean 1."""
+    """Mean of each beta density in each step, (STEPS, J); every column has mean 1.
+
+    One row per step, so that a look-up reads one piece of memory.
+    """
     edges = np.linspace(0.0, 1.0, STEPS + 1)
     shapes = [(a, b) for a in _SHAPES for b in _SHAPES if (a, b) != (1.0, 1.0)]
     rows = np.stack([np.diff(betainc(a, b, edges)) for a, b in shapes]) * STEPS
-    bets: FloatArray = rows / rows.mean(axis=1, keepdims=True)
+    bets: FloatArray = np.ascontiguousarray((rows / rows.mean(axis=1, keepdims=True)).T)
+    bets.setflags(write=False)
     return bets
 
 
@@ -76,13 +82,12 @@ class Capital:
     """
 
     def __init__(self, *, beta_bets: bool = True) -> None:
-        # (STEPS, J): one row per step, so that a look-up reads one piece of memory.
-        betas = _beta_bets() if beta_bets else np.empty((0, STEPS))
-        self._table = np.ascontiguousarray(betas.T)
+        self._table = _beta_bets() if beta_bets else np.empty((STEPS, 0))
+        betas = self._table.shape[1]
         histograms = len(_MEMORIES)
         share = _TO_HISTOGRAMS if beta_bets else 1.0
         self._base = np.concatenate(
-            (np.full(len(betas), (1 - share) / max(1, len(betas))),
+            (np.full(betas, (1 - share) / max(1, betas)),
              np.full(histograms, share / histograms))
         )  # fmt: skip
         self._passive = 1.0 - _ACTIVE_AT_START
@@ -169,9 +174,9 @@ class Capital:
         """Everything that changes, exactly."""
         return {
             "capital": np.array([self._passive, self._log_scale, self.highest, float(self.count)]),
-            "active": self._active,
-            "seen": self._seen,
-            "recent": self._recent,
+            "active": self._active.copy(),
+            "seen": self._seen.copy(),
+            "recent": self._recent.copy(),
         }
 
     def restore(self, arrays: dict[str, npt.NDArray[np.generic]]) -> None:

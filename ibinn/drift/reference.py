@@ -12,7 +12,7 @@ import numpy as np
 
 from ibinn.drift.observation import BoolArray, FloatArray, IntArray, Observations
 from ibinn.errors import DataError, NotCalibratedError
-from ibinn.held_out import HeldOutScores
+from ibinn.held_out import HeldOutScores, leave_one_out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -85,10 +85,12 @@ class DriftReference:
             )
         p = held_out.combined_p[known]
         places = np.rint(n * (1.0 - p)).astype(np.int64)
-        if places.min() < 0 or places.max() >= n or not np.allclose(ordered[places], ordered[
-            np.searchsorted(ordered, ordered[places], side="left")
-        ]):  # fmt: skip
-            raise DataError("held-out p-values are not ranks among the combined scores")
+        score = ordered[np.clip(places, 0, n - 1)]
+        if not np.allclose(leave_one_out(score), p, rtol=0, atol=1e-9):
+            raise DataError(
+                "held-out p-values are not the ranks of their images among the combined scores; "
+                "expected both of one calibration"
+            )
         logits = held_out.logits[known].astype(np.float64) / temperature
         logits -= logits.max(axis=1, keepdims=True)
         probabilities = np.exp(logits)
@@ -98,7 +100,7 @@ class DriftReference:
         not_flagged = p > alpha
         return cls(
             observed=Observations(
-                score=ordered[places],
+                score=score,
                 p_value=p,
                 class_index=top,
                 confidence=probabilities.max(axis=1),
