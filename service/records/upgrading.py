@@ -6,6 +6,7 @@ lock), so that a process that dies leaves the schema as it was.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
 import time
@@ -98,17 +99,15 @@ def _write_ahead(engine: Engine, timeout_s: float) -> None:
     """Switches to the write-ahead log; the busy time-out does not hold for this statement."""
     give_up = time.monotonic() + timeout_s
     while True:
-        raw = engine.raw_connection()
         try:
-            raw.driver_connection.execute("PRAGMA journal_mode=WAL")  # type: ignore[union-attr]
+            with contextlib.closing(engine.raw_connection()) as raw:
+                raw.driver_connection.execute("PRAGMA journal_mode=WAL")  # type: ignore[union-attr]
             return
         except sqlite3.OperationalError as error:
             if time.monotonic() > give_up or not _busy(error):
                 raise sa.exc.OperationalError("PRAGMA journal_mode=WAL", None, error) from error
         except sqlite3.DatabaseError as error:
             raise sa.exc.DatabaseError("PRAGMA journal_mode=WAL", None, error) from error
-        finally:
-            raw.close()
         time.sleep(_PAUSE_S)
 
 

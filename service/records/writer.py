@@ -338,7 +338,7 @@ class Writer:
         self._began = time.monotonic()
         try:
             self._ledger.ping()
-        except IbinnError as error:
+        except Exception as error:  # noqa: BLE001 - the thread must go on
             self._away(error)
         else:
             self._back()
