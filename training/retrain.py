@@ -167,11 +167,10 @@ def prepare(request: Request, out: Path) -> Plan:
         export_digest=intake.digest,
         unused=unused,
     )
-    record = read_record(out)
-    if record is None:
-        record = _compose(request, rules, origin, intake, config, out)
-    else:
-        _check_same(record, rules, origin, config, out)
+    found = read_record(out)
+    if found is not None:
+        _check_same(found, rules, origin, config, out)
+    record = found or _compose(request, rules, origin, intake, config, out)
     data = str(out / DATA)
     source = open_data(data)
     split = SplitManifest.load(out / DATA / "split.json")

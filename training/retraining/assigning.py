@@ -57,17 +57,19 @@ def assign(
         bool,
     ).reshape(-1)
     free = np.flatnonzero(~bound & _whole(fit, clusters))
+    if not len(free):
+        return roles
     shares = config.shares(own_test=False)
+    order = list(Role)
     dealt = deal(
-        [images.items[index].id for index in free],
+        [images.items[position].id for position in free],
         images.labels[free],
         np.unique(clusters[free], return_inverse=True)[1].astype(np.int64),
-        [shares.get(role, 0.0) for role in Role],
+        [shares.get(role, 0.0) for role in order],
         seed=config.seed,
     )
-    order = list(Role)
-    for index, number in zip(free, dealt, strict=True):
-        roles[index] = order[int(number)]
+    for position, number in zip(free.tolist(), dealt.tolist(), strict=True):
+        roles[position] = order[number]
     return roles
 
 

@@ -22,11 +22,11 @@ def start_from(
 ) -> GenerativeClassifier:
     """`fresh` with the base's network and components, and one more component per new class.
 
-    A new mean starts where the base puts the class's images now (`shrunken_mean` of their latent
-    codes), but no further from the centre of the means than these are on average: what the base
-    does not know lies far out in every direction, and a far mean would draw all unusual images to
-    itself. With low-rank means it is the nearest one in the basis that is there. A learned
-    class weight starts at the mean of the others.
+    A new mean starts at `shrunken_mean` of the class's latent codes, where the base puts these
+    images now. That is further out than the other means; drawn in to their distance, the boundary
+    between them would come closer and the new class would take their images. With low-rank means
+    it is the nearest one in the basis that is there. A learned class weight starts at the mean of
+    the others.
 
     Args:
         fresh: Untrained, of the base's architecture, with K + len(codes) classes.
@@ -37,8 +37,7 @@ def start_from(
     mixture = base.mixture
     if codes:
         centre = mixture.dense_means().mean(0)
-        radius = (mixture.dense_means() - centre).norm(dim=1).mean()
-        means = torch.stack([within(shrunken_mean(z, centre), centre, radius) for z in codes])
+        means = torch.stack([shrunken_mean(z, centre) for z in codes])
         width = mixture.means.shape[1]
         state["mixture.means"] = torch.cat((mixture.means, means[:, :width]))
         if mixture.config.rank is not None:
@@ -71,12 +70,6 @@ def shrunken_mean(z: Tensor, centre: Tensor) -> Tensor:
     squared = float(away.square().sum())
     factor = max(0.0, 1.0 - (dims - 2) / (count * squared)) if squared else 0.0
     return centre + factor * away
-
-
-def within(mean: Tensor, centre: Tensor, radius: Tensor) -> Tensor:
-    """A mean (D,), drawn in to at most `radius` from a centre (D,)."""
-    away = mean - centre
-    return centre + away * (radius / away.norm().clamp(min=1e-12)).clamp(max=1.0)
 
 
 @torch.no_grad()
