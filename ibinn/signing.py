@@ -51,9 +51,11 @@ __all__ = [
     "read_manifest",
     "read_policy",
     "sign_bundle",
+    "sign_bytes",
     "sign_policy",
     "trusted_keys",
     "verify_bundle",
+    "verify_bytes",
     "write_private_key",
 ]
 
@@ -177,6 +179,60 @@ def read_manifest(folder: Path, keys: Sequence[PublicKey] | None) -> Manifest:
     return manifest.parse(data, folder)
 
 
+def sign_bytes(
+    data: bytes,
+    signature: Path,
+    private_key_pem: bytes,
+    *,
+    domain: bytes,
+    passphrase: bytes | None = None,
+) -> str:
+    """Write the signature of something that is neither a bundle nor a policy.
+
+    Args:
+        data: What is signed.
+        signature: File to write.
+        private_key_pem, passphrase: As for `sign_bundle`.
+        domain: What the signature is for; ends with a zero byte, and no other kind has it.
+
+    Returns:
+        The key's id.
+
+    Raises:
+        ConfigError: The key cannot be used, or the package `cryptography` is missing.
+    """
+    return _sign(private_key(private_key_pem, passphrase=passphrase), domain + data, signature)
+
+
+def verify_bytes(
+    data: bytes,
+    signature: Path,
+    keys: Sequence[PublicKey],
+    *,
+    domain: bytes,
+    signed: Path,
+    how: str,
+) -> str:
+    """Check a signature of `sign_bytes`.
+
+    Args:
+        data: What was signed.
+        signature: The signature's file.
+        keys: Of which one must have signed.
+        domain: As for `sign_bytes`.
+        signed: What is signed, for messages.
+        how: To sign it, for messages.
+
+    Returns:
+        The id of the key that did.
+
+    Raises:
+        BundleSignatureError: There is no signature, or none of these keys over these bytes.
+        ConfigError: The package `cryptography` is missing.
+    """
+    return _verify(domain + data, signature, keys, signed=signed, how=how)
+
+
 def _sign(key: Ed25519PrivateKey, message: bytes, path: Path) -> str:
     key_id = public_key_of(key.public_key()).key_id
     content = {
@@ -191,36 +247,38 @@ def _sign(key: Ed25519PrivateKey, message: bytes, path: Path) -> str:
     return key_id
 
 
-def _verify(message: bytes, path: Path, keys: Sequence[PublicKey], *, signed: Path) -> str:
+def _verify(
+    message: bytes, path: Path, keys: Sequence[PublicKey], *, signed: Path, how: str = _SIGN
+) -> str:
     """Check that the signature in a file is of these bytes, by one of the keys; returns its id."""
     need_cryptography()
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-    key_id, signature = _read_signature(path, signed)
+    key_id, signature = _read_signature(path, signed, how)
     known = {key.key_id: key for key in keys}
     if key_id not in known:
         raise BundleSignatureError(
             f"{path}: signed by key {key_id}, which is not trusted; trusted are "
             f"{', '.join(known) or 'none'}; check who made {signed.name}, then add that key to the "
-            f"trusted ones, or {_SIGN}"
+            f"trusted ones, or {how}"
         )
     try:
         Ed25519PublicKey.from_public_bytes(known[key_id].raw).verify(signature, message)
     except InvalidSignature as error:
         raise BundleSignatureError(
             f"{path}: the signature is not of key {key_id} over {signed} as it is; it was changed "
-            f"after signing: copy it again, or {_SIGN} after checking it"
+            f"after signing: copy it again, or {how} after checking it"
         ) from error
     return key_id
 
 
-def _read_signature(path: Path, signed: Path) -> tuple[str, bytes]:
+def _read_signature(path: Path, signed: Path, how: str) -> tuple[str, bytes]:
     """Key id and signature in a file."""
     if not path.is_file():
         raise BundleSignatureError(
             f"{signed} bears no signature: there is no {path.name}, and only what is signed is "
-            f"trusted here; {_SIGN} (of the embedded model: a copy)"
+            f"trusted here; {how} (of the embedded model: a copy)"
         )
     with path.open("rb") as file:
         data = file.read(_MOST_BYTES + 1)
@@ -231,15 +289,15 @@ def _read_signature(path: Path, signed: Path) -> tuple[str, bytes]:
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise BundleSignatureError(
             f"{path} is not a signature file; expected JSON with format_version, algorithm, "
-            f"key_id and signature; {_SIGN} again"
+            f"key_id and signature; {how} again"
         ) from error
     if (version, algorithm) != (FORMAT_VERSION, ALGORITHM):
         raise BundleSignatureError(
             f"{path}: format version {version!r} with {algorithm!r}, this software reads "
-            f"{FORMAT_VERSION} with {ALGORITHM!r}; {_SIGN} again"
+            f"{FORMAT_VERSION} with {ALGORITHM!r}; {how} again"
         )
     if not isinstance(key_id, str) or not _KEY_ID.fullmatch(key_id):
         raise BundleSignatureError(
-            f"{path}: key_id is not {KEY_ID_CHARACTERS} hexadecimal digits; {_SIGN} again"
+            f"{path}: key_id is not {KEY_ID_CHARACTERS} hexadecimal digits; {how} again"
         )
     return key_id, signature

@@ -1,7 +1,7 @@
 """The command `ibinn-train`.
 
 Exit codes: 0 done; 1 the run stopped early and can be resumed; 2 something is wrong, and the
-message says what.
+message says what. `promote` and `approve` have their own, see `training.promotion.cli`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ibinn.errors import IbinnError
+from training.promotion import cli as promotion
 
 if TYPE_CHECKING:
     from training.trust_report import OodFolders
@@ -510,6 +511,11 @@ def study(
         if not conducted.complete:
             typer.echo("not complete; the same command goes on from here", err=True)
             raise typer.Exit(1)
+
+
+app.command()(promotion.promote)
+app.command()(promotion.approve)
+app.add_typer(promotion.plan_app, name="plan")
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""What stands between a trained candidate and the servers: comparison, decision, approval."""
