@@ -141,6 +141,24 @@ def test_whatever_is_changed_is_found(
         assert said in told(engine)
 
 
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("UPDATE ledger SET body = body || x'00' WHERE sequence = 2", "its hash is"),
+        ("UPDATE ledger SET time = 'noon' WHERE sequence = 2", "entry 2 does not read"),
+        ("UPDATE ledger SET record_id = x'ff' WHERE sequence = 2", "filed under"),
+        ("UPDATE ledger SET record_id = CAST(x'ff' AS TEXT) WHERE sequence = 2", "entry 2 does"),
+        ("UPDATE answers SET received_time = 7 WHERE sequence = 2", "entry 2 does not read"),
+        ("UPDATE feedback SET confidence = 'high' WHERE sequence = 9", "confidence is 'high'"),
+    ],
+)
+def test_values_that_are_not_of_their_kind_are_findings(
+    engine: Engine, statement: str, said: str
+) -> None:
+    change(engine, statement)
+    assert said in told(engine)
+
+
 @pytest.mark.slow
 def test_whatever_is_changed_is_found_in_postgresql(postgresql_url: str) -> None:
     fill(postgresql_url)
