@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
+import time
 
 import pytest
 
@@ -12,42 +12,29 @@ from ibinn.records import EntryKind, FeedbackOutcome
 from service.converters import records as bodies
 from service.records.ledger import Ledger
 from tests.conftest import ROOT
-from tests.service.records.made import new_answer, record_id, statement
+from tests.service.records import appending
+from tests.service.records.appending import BATCHES, COMMON, SIZE
+from tests.service.records.made import new_answer, record_id
 from tests.service.records.test_ledger import whole
 
-PROCESSES = 4
-BATCHES = 12
-SIZE = 8
-COMMON = 5
-"""Answers that every process appends, and has something to say about."""
+PROCESSES = 3
+PATIENCE_S = 240.0
 
 
-def append(url: str, process: int) -> None:
-    """What each process does: answers of its own, answers of all, statements about those."""
-    ledger = Ledger.open(url, timeout_s=60)
-    for batch in range(BATCHES):
-        first = 1000 * process + SIZE * batch
-        common = [new_answer(-1 - batch % COMMON)]
-        ledger.append_answers([*common, *(new_answer(first + n) for n in range(SIZE))])
-        number = -1 - batch % COMMON
-        said = statement(number, source=f"process {process}", feedback_id=f"{process}-{number}")
-        ledger.append_feedback(said, caller="x", digest=None)
-    ledger.close()
+def start(url: str, number: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", appending.__name__, url, str(number)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 @pytest.mark.slow
 def test_processes_that_append_at_once_make_one_chain_without_doubles(records_url: str) -> None:
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.service.records.test_concurrency", records_url, str(n)],
-            cwd=ROOT,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for n in range(PROCESSES)
-    ]
+    running = [start(records_url, number) for number in range(PROCESSES)]
     for process in running:
-        _, errors = process.communicate(timeout=240)
+        _, errors = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0, errors
 
     ledger = Ledger.open(records_url, timeout_s=60)
@@ -70,28 +57,21 @@ def test_processes_that_append_at_once_make_one_chain_without_doubles(records_ur
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_while_it_appends_leaves_a_whole_chain(
-    records_url: str, tmp_path: Path
-) -> None:
-    Ledger.open(records_url, timeout_s=60).close()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.service.records.test_concurrency", records_url, "0"], cwd=ROOT
-    )
+def test_a_process_that_is_killed_while_it_appends_leaves_a_whole_chain(records_url: str) -> None:
     ledger = Ledger.open(records_url, timeout_s=60)
-    while ledger.entries(0, 1).head_sequence < 20 and process.poll() is None:
-        pass
+    process = start(records_url, 0)
+    give_up = time.monotonic() + PATIENCE_S
+    while ledger.entries(0, 1).head_sequence < 20:
+        assert time.monotonic() < give_up
+        time.sleep(0.002)
     process.kill()
-    process.wait()
+    process.communicate()
 
     # Its lock does not outlive it, and what it had committed is there.
     ledger.append_answers([new_answer(5000)])
     entries = list(ledger.all_entries())
     assert whole(entries)
     assert len(entries) >= 21
-    append(records_url, 0)
+    appending.append(records_url, 0)
     assert whole(list(ledger.all_entries()))
     ledger.close()
-
-
-if __name__ == "__main__":
-    append(sys.argv[1], int(sys.argv[2]))

@@ -529,7 +529,7 @@ async def test_a_postgresql_server_that_hangs_holds_up_nobody(
             )
             assert time.monotonic() - begun < 4
             assert {type(found) for found in outcomes} == {RecordsUnavailableError}
-            assert not recorder.state().reachable
+            await until(lambda: not recorder.state().reachable)
         finally:
             postgresql.resume()
         await drained(recorder)
