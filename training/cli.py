@@ -248,8 +248,8 @@ def retrain(
             group_by=group_by,
             skip_unreadable=skip_unreadable,
         )
+        plan = retraining.prepare(request, out)
         with Console(out) as console:
-            plan = retraining.prepare(request, out)
             for line in retraining.steps_said(plan.record):
                 console.say(line)
             console.say(f"composed: {out / PAGE}")
