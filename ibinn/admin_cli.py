@@ -153,8 +153,8 @@ def erase(
             typer.echo(json_line(done, record_id=record_id))
         else:
             what = "its image was erased" if done.found else "there was no image to erase"
-            noun = "record has" if done.records == 1 else "records have"
-            told = f"{record_id}: {what}; {done.records} {noun} it, and stay"
+            noun = "record" if done.records == 1 else "records"
+            told = f"{record_id}: {what}; it was that of {done.records} {noun}, and they stay"
             console().print(told, markup=False)
 
 

@@ -3,8 +3,8 @@
 What must agree exactly: verdict, decision, sets, flags, the image's pixels and region. Figures may
 differ by what the order of floating-point sums can do, no more:
 
-    log-likelihoods, nats       |a - b| <= 0.02 + 2e-6 |a|
-    statistics                  |a - b| <= 0.02 + 2e-6 |a|
+    log-likelihoods, nats       |a - b| <= 1e-3 + 2e-6 |a|
+    statistics                  |a - b| <= 1e-3 + 2e-6 |a|
     log-probabilities, nats     |ln a - ln b| <= 1e-3
     bits per dimension          |a - b| <= 1e-5
     p-values                    |a - b| <= 2 / (n + 1), n calibration images; adjusted over m tests
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from ibinn.types import Prediction, TestResult
 
-LIKELIHOOD_NATS = 0.02
+LIKELIHOOD_NATS = 1e-3
 RELATIVE = 2e-6
 LOG_PROBABILITY_NATS = 1e-3
 BITS_PER_DIM = 1e-5

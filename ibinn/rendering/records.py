@@ -204,7 +204,8 @@ def _section(title: str, body: RenderableType) -> RenderableType:
 
 
 def _table(*titles: str) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    # Without an edge a table is measured too narrow where something is around it.
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for title in titles:
         table.add_column(title)
     return table
@@ -218,7 +219,7 @@ def _when(prediction: Prediction) -> str:
 def _origin(answer: AnswerEntry) -> list[tuple[str, str]]:
     versions = answer.prediction.versions
     return [
-        ("model", f"{answer.bundle}, weights {versions.weights}"),
+        ("model", ", ".join(filter(None, (answer.bundle, f"weights {versions.weights}")))),
         ("calibration", versions.calibration or "none"),
         ("policy", versions.policy),
         ("classes", f"version {versions.taxonomy}"),

@@ -47,7 +47,10 @@ NEEDED = {
     for service, role, methods in (
         ("ibinn.v1.ClassificationService", Role.CLASSIFY, "Classify ClassifyStream GetModel"),
         ("ibinn.v1.ClassificationService", Role.EXPLAIN, "Explain"),
+        ("ibinn.v1.ClassificationService", Role.FEEDBACK, "SubmitFeedback"),
+        ("ibinn.v1.ClassificationService", Role.AUDIT, "GetRecord ListEntries"),
         ("ibinn.v1.AdminService", Role.ADMIN, "Reload Rollback SetShadow SetMode GetStatus"),
+        ("ibinn.v1.AdminService", Role.ADMIN, "AcknowledgeDrift EraseImage"),
         ("inference.GRPCInferenceService", Role.CLASSIFY, "ModelInfer ModelMetadata"),
         ("inference.GRPCInferenceService", None, "ServerLive ServerReady ModelReady"),
         ("inference.GRPCInferenceService", None, "ServerMetadata"),

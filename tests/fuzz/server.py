@@ -3,7 +3,7 @@
     python -m tests.fuzz.server FOLDER
 
 Prints its address and serves until SIGTERM. The folder gets what it needs: a file of tokens, with
-one that allows everything, and a folder of models, without any.
+one that allows everything, a folder of models, without any, and a database of records.
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ def main() -> None:
         max_image_px=LIMITS.max_pixels,
         max_side_px=LIMITS.max_side,
         decode_in="process",
+        records=f"sqlite:///{folder.absolute() / 'records.db'}",
     )
 
     def load(bundle: Path) -> FuzzedClassifier:

@@ -13,7 +13,7 @@ from ibinn.images import ImagePreparer, JpegStep, PreprocessingConfig
 from ibinn.v1 import admin_service_pb2 as admin
 from ibinn.v1 import classification_service_pb2 as service
 from service import rules
-from service.converters import requests
+from service.converters import records, requests
 from service.oip import inputs, outputs, parameters
 from service.oip.v2 import open_inference_grpc_pb2 as oip
 from tests.fuzz import image_mutations, message_mutations, seeds
@@ -32,11 +32,16 @@ REQUESTS: tuple[type[Message], ...] = (
     service.ClassifyStreamRequest,
     service.ExplainRequest,
     service.GetModelRequest,
+    service.SubmitFeedbackRequest,
+    service.GetRecordRequest,
+    service.ListEntriesRequest,
     admin.ReloadRequest,
     admin.RollbackRequest,
     admin.SetShadowRequest,
     admin.SetModeRequest,
     admin.GetStatusRequest,
+    admin.AcknowledgeDriftRequest,
+    admin.EraseImageRequest,
     oip.ModelInferRequest,
 )
 
@@ -81,6 +86,10 @@ def check_one(data: bytes) -> None:
             requests.timeout_s(message)
         if isinstance(message, service.ExplainRequest):
             requests.explain_options(message)
+        if isinstance(message, service.SubmitFeedbackRequest):
+            records.feedback_of(message)
+        if isinstance(message, service.ListEntriesRequest):
+            records.entry_kinds(message.kinds)
         if isinstance(message, oip.ModelInferRequest):
             parameters.timeout_s(message)
             outputs.wanted(message)
