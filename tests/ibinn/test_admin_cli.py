@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from ibinn import cli
+from ibinn.client import Erased
 from ibinn.errors import NotAllowedError, PreconditionError
 from ibinn.serving import Mode, Reloaded, ServerState
 from tests.ibinn.client.test_admin import STATE
@@ -48,6 +49,13 @@ class StubAdmin:
 
     def set_mode(self, mode: Mode, *, reason: str) -> ServerState:
         return self._did("set_mode", mode, reason)
+
+    def acknowledge_drift(self, reason: str) -> ServerState:
+        return self._did("acknowledge_drift", reason)
+
+    def erase_image(self, record_id: str, reason: str) -> Erased:
+        self._did("erase_image", record_id, reason)
+        return Erased(found=record_id == "a" * 32, records=2)
 
     def reload(self, bundle: str) -> Reloaded:
         if bundle == "bad":
@@ -88,6 +96,7 @@ def admin(*arguments: str, server: str = "host:1") -> Result:
         (("shadow", "--end"), ("end_shadow",)),
         (("mode", "abstain-all", "--reason", "why"), ("set_mode", Mode.ABSTAIN_ALL, "why")),
         (("mode", "normal"), ("set_mode", Mode.NORMAL, "")),
+        (("acknowledge", "seen"), ("acknowledge_drift", "seen")),
     ],
 )
 def test_each_command_is_one_order_and_shows_the_state(
@@ -103,10 +112,22 @@ def test_each_command_is_one_order_and_shows_the_state(
         "25.0 % of calls, 10 compared: class differs 20.0 %",
         "2026-03  not readable  refused  2026-01-02 03:04:05 UTC",
         "- not readable",
+        "GUARANTEE SUSPENDED since 2026-01-02 03:04:05 UTC: the p-values drift",
+        "p_values         1,200          6.50      4.10  alarm",
+        "best effort, sqlite:///records.db, 3 waiting, 2 DROPPED; NOT REACHABLE",
     ):
         assert words in result.stdout, words
     found = json.loads(admin(*command, "--json").stdout)
     assert (found.get("state") or found)["mode"] == "abstain-all"
+
+
+def test_an_erasure_says_what_was_there_and_that_records_stay(told: list[Any]) -> None:
+    result = admin("erase", "a" * 32, "asked for")
+    assert (result.exit_code, told) == (0, [("erase_image", "a" * 32, "asked for")])
+    assert "its image was erased; it was that of 2 records, and they stay" in result.stdout
+    assert "there was no image" in admin("erase", "b" * 32, "asked for").stdout
+    found = json.loads(admin("erase", "a" * 32, "asked for", "--json").stdout)
+    assert found == {"record_id": "a" * 32, "found": True, "records": 2}
 
 
 def test_a_refused_candidate_gives_code_1_and_every_reason(told: list[Any]) -> None:
