@@ -34,7 +34,14 @@ from training.retraining.composed import OldData, write_composed
 from training.retraining.composition import Base, Composition, Rules, compose
 from training.retraining.growing import latent_codes, start_from
 from training.retraining.intake import Intake, take_in, trusted_sources
-from training.retraining.record import Mode, Origin, read_record, record_of, write_record
+from training.retraining.record import (
+    Mode,
+    Origin,
+    read_record,
+    record_of,
+    rules_values,
+    write_record,
+)
 from training.roles import recorded
 from training.splits import Role, SplitManifest, role_set
 
@@ -45,6 +52,8 @@ FINE_TUNE_RATE = 0.3
 """Learning rate of fine-tuning beside the recipe's."""
 FINE_TUNE_EPOCHS = 0.25
 """Epochs of fine-tuning beside the recipe's, rounded up."""
+MOST_REPEATS = 4
+"""How often an image of a new class comes in an epoch at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +178,8 @@ def prepare(request: Request, out: Path) -> Plan:
     )
     found = read_record(out)
     if found is not None:
-        _check_same(found, rules, origin, config, out)
+        names = sorted(map(_set_name, request.exclude))
+        _check_same(found, rules, origin, config, out, excluded=names)
     record = found or _compose(request, rules, origin, intake, config, out)
     data = str(out / DATA)
     source = open_data(data)
@@ -198,7 +208,7 @@ def _compose(
     out: Path,
 ) -> Mapping[str, Any]:
     base = base_of(request, origin.manifest)
-    excluded = {Path(data).name or data: _all_images(data) for data in request.exclude}
+    excluded = {_set_name(data): _all_images(data) for data in request.exclude}
     composition = compose(intake.candidates, base, rules, excluded=excluded)
     record = record_of(
         composition,
@@ -265,23 +275,34 @@ def _next_version(version: str) -> str:
     return f"{stem}.{int(last) + 1}" if dot and last.isdecimal() else f"{version}.2"
 
 
+def _set_name(data: str) -> str:
+    return Path(data).resolve().name if Path(data).is_dir() else data
+
+
 def _all_images(data: str) -> ImageSet:
     source = open_data(data, skip_unreadable=True)
     return source.train if source.test is None else source.train.joined(source.test)
 
 
 def _check_same(
-    record: Mapping[str, Any], rules: Rules, origin: Origin, config: FitConfig, out: Path
+    record: Mapping[str, Any],
+    rules: Rules,
+    origin: Origin,
+    config: FitConfig,
+    out: Path,
+    *,
+    excluded: Sequence[str],
 ) -> None:
     stated = from_dict(dict(record["config"]))
     for what, found, expected in (
         ("base model", record["base"]["weights"], origin.manifest.weights_digest),
         ("export", record["export"]["sha256"], origin.export_digest),
         ("mode", record["mode"], origin.mode.value),
-        ("trusted sources", record["rules"]["trusted"], sorted(rules.trusted)),
-        ("cap on shares", record["rules"]["share"], rules.share),
-        ("replay share", record["rules"]["replay"], rules.replay),
-        ("seed", record["seed"], rules.seed),
+        *(
+            (f"rule {name!r}", record["rules"].get(name), value)
+            for name, value in rules_values(rules).items()
+        ),
+        ("set of images to exclude", sorted(record["rules"]["excluded"]), excluded),
         ("configuration", digest(stated), digest(config)),
     ):
         if found != expected:
@@ -327,7 +348,7 @@ def train_further(
     return train(
         starting_model(plan, device=fabric.device),
         TrainingData(
-            train=role_set(source, split, Role.TRAIN),
+            train=balanced(role_set(source, split, Role.TRAIN), known=len(plan.manifest.classes)),
             validation=role_set(source, split, Role.VALIDATION),
             split_digest=plan.prepared.split_digest,
         ),
@@ -337,6 +358,26 @@ def train_further(
         progress=progress,
         stop_after_s=stop_after_s,
     )
+
+
+def balanced(training: ImageSet, *, known: int) -> ImageSet:
+    """The training images, those of new classes several times where they are few.
+
+    Each image of a new class comes as often as brings the class nearest to the median of the old
+    ones, at most `MOST_REPEATS` times: the mixture gives every class the same weight, and in few
+    epochs a class with a tenth of the images is hardly seen.
+
+    Args:
+        training: All images of the role, old and new.
+        known: Number of classes that the base knows, which come first.
+    """
+    labels = training.labels
+    counts = np.bincount(labels, minlength=len(training.class_names))
+    usual = float(np.median(counts[:known]))
+    times = np.ones(len(counts), np.int64)
+    for label in range(known, len(counts)):
+        times[label] = min(max(round(usual / max(counts[label], 1)), 1), MOST_REPEATS)
+    return training.subset(np.repeat(np.arange(len(labels)), times[labels]))
 
 
 def steps_said(record: Mapping[str, Any]) -> Sequence[str]:

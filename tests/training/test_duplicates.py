@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from training.duplicates import find_duplicates
+from training.duplicates import find_duplicates, nearest_copies
 from training.image_set import thumbnail
 
 Pixels = npt.NDArray[np.uint8]
@@ -72,3 +72,29 @@ def test_a_chain_of_similar_images_cannot_swallow_a_class() -> None:
 def test_sets_of_one_or_no_image_have_no_duplicates() -> None:
     assert len(find_duplicates([], np.empty((0, 16, 16, 3), np.uint8)).pairs) == 0
     assert find_duplicates(["a"], thumbnails(list(pictures(1)))).cluster.tolist() == [0]
+
+
+def test_the_nearest_copy_among_others_is_found() -> None:
+    others = list(pictures(40))
+    images = [(others[3] * 0.7).astype(np.uint8), pictures(41)[40], others[7]]
+    positions, distances = nearest_copies(thumbnails(images), thumbnails(others))
+    assert positions.tolist() == [3, -1, 7]
+    assert distances[2] == 0
+    assert np.isinf(distances[1])
+
+
+def test_a_copy_is_found_however_many_others_are_near_too() -> None:
+    rng = np.random.default_rng(0)
+    base = pictures(1)[0]
+    near = [np.clip(base + rng.integers(-4, 5, base.shape), 0, 255) for _ in range(60)]
+    others = [image.astype(np.uint8) for image in near] + [base]
+    positions, distances = nearest_copies(thumbnails([base]), thumbnails(others))
+    assert positions.tolist() == [60]
+    assert distances.tolist() == [0]
+
+
+def test_nothing_is_near_nothing() -> None:
+    none = np.empty((0, 16, 16, 3), np.uint8)
+    some = thumbnails(list(pictures(2)))
+    assert nearest_copies(none, some)[0].shape == (0,)
+    assert nearest_copies(some, none)[0].tolist() == [-1, -1]

@@ -110,8 +110,7 @@ def record_of(
             "sha256": origin.export_digest,
         },
         "rules": {
-            **asdict(rules),
-            "trusted": sorted(rules.trusted),
+            **rules_values(rules),
             "excluded": {name: len(images) for name, images in excluded.items()},
             "trusted_patterns_without_source": list(origin.unused),
         },
@@ -154,6 +153,11 @@ def record_of(
         "recipe": to_dict(origin.recipe),
         "config": to_dict(config),
     }
+
+
+def rules_values(rules: Rules) -> dict[str, Any]:
+    """The rules as plain data."""
+    return {**asdict(rules), "trusted": sorted(rules.trusted)}
 
 
 def warnings_of(composition: Composition, unused: tuple[str, ...] = ()) -> list[str]:
