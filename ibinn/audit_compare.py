@@ -27,6 +27,8 @@ LOG_PROBABILITY_NATS = 1e-3
 BITS_PER_DIM = 1e-5
 TINY = 1e-300
 """Probabilities below this count as 0."""
+_ROUNDED = 1 + 1e-9
+"""p-values move in whole steps: one of just the tolerance must not fail for its last digit."""
 STOPPED = "abstain_all"
 """Rule of a decision that the operator's stop button made; no policy has it."""
 
@@ -119,7 +121,7 @@ def compare(recorded: Prediction, replayed: Prediction) -> Comparison:
             tolerance=pair.tolerance,
         )
         for pair in pairs
-        if pair.apart > pair.tolerance
+        if pair.apart > pair.tolerance * _ROUNDED
     ]
     return Comparison(differences=tuple(differences), deviations=tuple(_deviations(pairs)))
 
