@@ -78,8 +78,6 @@ def _known(connection: Connection) -> str | None:
 
 
 def _run(connection: Connection, revision: str) -> None:
-    # It tells its plug-ins and every step; `upgrade` says what came of it.
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     # Only a database that is not at its revision pays for the import.
     from alembic.migration import MigrationContext
     from alembic.operations import Operations
