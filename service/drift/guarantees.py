@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 
 from ibinn.errors import IbinnError
-from ibinn.records import GuaranteeEntry
+from ibinn.records import EntryKind, GuaranteeEntry
 from ibinn.types import Guarantee
+from service.monitoring import Monitor
 
 _NOT_KNOWN = (
     "whether it was suspended before this server's start cannot be looked up, because the records "
@@ -69,10 +71,12 @@ class Guarantees:
 
     Args:
         ledger: Where they are kept; None: in memory alone.
+        monitor: Counts what is written.
     """
 
-    def __init__(self, ledger: Ledger | None) -> None:
+    def __init__(self, ledger: Ledger | None, *, monitor: Monitor) -> None:
         self._ledger = ledger
+        self._monitor = monitor
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "ibinn-guarantee")
         self._standing: dict[str, Standing] = {}
         self._unknown: set[str] = set()
@@ -160,7 +164,7 @@ class Guarantees:
 
             def write() -> Standing:
                 self._write_waiting(ledger)
-                ledger.append_guarantee(entry)
+                self._append(ledger, entry)
                 return _standing(ledger.guarantee(calibration), self._standing[calibration])
 
             standing = await self.run(write)
@@ -211,8 +215,13 @@ class Guarantees:
 
     def _write_waiting(self, ledger: Ledger) -> None:
         while self._waiting:
-            ledger.append_guarantee(self._waiting[0])
+            self._append(ledger, self._waiting[0])
             self._waiting.popleft()
+
+    def _append(self, ledger: Ledger, entry: GuaranteeEntry) -> None:
+        start = time.monotonic()
+        ledger.append_guarantee(entry)
+        self._monitor.recorded(EntryKind.GUARANTEE.value, 1, time.monotonic() - start)
 
 
 def _standing(found: tuple[GuaranteeEntry, datetime] | None, present: Standing | None) -> Standing:
@@ -227,11 +236,11 @@ def _standing(found: tuple[GuaranteeEntry, datetime] | None, present: Standing |
         if present is not None and not present.suspended:
             return present
         return Standing(guarantee=Guarantee.HELD, reason="", since=datetime.now(UTC))
-    entry, time = found
+    entry, at = found
     held = entry.guarantee is Guarantee.HELD
     return Standing(
         guarantee=entry.guarantee,
         reason="" if held else entry.reason,
-        since=time,
-        acknowledged=time.isoformat() if held else acknowledged,
+        since=at,
+        acknowledged=at.isoformat() if held else acknowledged,
     )

@@ -42,9 +42,9 @@ _MOST_WAITING = 20_000
 
 _NOT_WATCHED: tuple[Guarantee | None, str] = (None, "")
 _TO_DO = (
-    "find out what changed in the images; then acknowledge it (ibinn admin acknowledge --reason "
-    "...) if it may be so, or recalibrate or retrain; until then every answer says that the "
-    "guarantee is suspended"
+    "find out what changed in the images; then acknowledge it (ibinn admin acknowledge REASON) if "
+    "it may be so, or recalibrate or retrain; until then every answer says that the guarantee is "
+    "suspended"
 )
 
 
@@ -81,7 +81,7 @@ class DriftWatch:
         self._monitor = monitor
         self._models = models
         self._ledger = None if recorder is None else recorder.ledger
-        self._guarantees = Guarantees(self._ledger)
+        self._guarantees = Guarantees(self._ledger, monitor=monitor)
         self._thread = DetectorThread(settings, server=server, ledger=self._ledger)
         self._watched: Watched | None = None
         self._told: dict[str, tuple[Guarantee | None, str]] = {}

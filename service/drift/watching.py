@@ -33,6 +33,10 @@ _REFRESHED = 10
 _REST_S = 5.0
 """... and this time has passed, because it costs more than the detectors."""
 
+_WINDOWS_PER_S = 1.0
+_MOST_WINDOWS = 4.0
+"""Windows are estimated at this rate, and so many at once; of more, some are left out."""
+
 _WORDS = {
     "p_values": "images score otherwise than the calibration images did",
     "covered_confidence": "the confidence of answers that are not flagged has changed",
@@ -75,7 +79,7 @@ class Found:
     Attributes:
         detectors: Where the detectors are now.
         alarms: That were not raised before.
-        windows: That are full now.
+        windows: That are full now and were estimated.
         recent: Figures of the last images, where they were looked at again.
     """
 
@@ -141,6 +145,7 @@ class Watching:
         self._unseen = 0
         self._next_look = -math.inf
         self._gathered: list[Observation] = []
+        self._allowance, self._allowed_at = _MOST_WINDOWS, time.monotonic()
         self._detectors = self._fresh(seed)
         if saved is not None:
             self._restore(saved)
@@ -236,6 +241,8 @@ class Watching:
         while len(self._gathered) >= self._window:
             together = Observations.of(self._gathered[: self._window])
             del self._gathered[: self._window]
+            if not self._may_estimate():
+                continue
             estimate = self._estimator.estimate(together)
             windows.append(
                 Expected(
@@ -245,6 +252,15 @@ class Watching:
                 )
             )
         return windows
+
+    def _may_estimate(self) -> bool:
+        now = time.monotonic()
+        gained = (now - self._allowed_at) * _WINDOWS_PER_S
+        self._allowance, self._allowed_at = min(self._allowance + gained, _MOST_WINDOWS), now
+        if self._allowance < 1.0:
+            return False
+        self._allowance -= 1.0
+        return True
 
     def _looked_at(self, firsts: Sequence[Observation]) -> Recent | None:
         self._recent += firsts

@@ -106,7 +106,8 @@ class ModelSeries:
         )
         self.expected_accepted = counter(
             "expected_accepted",
-            "Accepted answers to Classify whose accuracy was estimated without labels.",
+            "Accepted answers to Classify whose accuracy was estimated without labels, in full "
+            "windows; of very many answers, some windows are left out.",
         )
         self.expected_correct = counter(
             "expected_correct_assuming_covariate_shift",

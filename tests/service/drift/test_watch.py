@@ -162,8 +162,8 @@ async def test_watching_can_be_switched_off():
 
 
 async def test_an_acknowledgement_ends_the_suspension_and_the_detectors_begin_anew(ledger):
-    served = Calibrated().served
-    async with watching(served, ledger=ledger) as watch:
+    served, monitor = Calibrated().served, Monitor()
+    async with watching(served, ledger=ledger, monitor=monitor) as watch:
         with pytest.raises(NotPossibleError, match="no drift alarm"):
             await watch.acknowledge(reason="none", caller="ann")
         hear(watch, served, answers(served.classifier, 200, shift=SHIFTED))
@@ -179,6 +179,8 @@ async def test_an_acknowledgement_ends_the_suspension_and_the_detectors_begin_an
 
     entries = [entry for entry in all_guarantees(ledger) if entry.guarantee is Guarantee.HELD]
     assert [(entry.reason, entry.caller) for entry in entries] == [("new camera", "ann")]
+    written = {"kind": EntryKind.GUARANTEE.value}
+    assert monitor.registry.get_sample_value("ibinn_records_written_total", written) == 3
 
 
 async def test_without_a_ledger_an_acknowledgement_works_as_well():
@@ -338,6 +340,16 @@ async def test_full_windows_are_estimated_without_labels():
     )
     expected = read("ibinn_expected_correct_assuming_covariate_shift_total")
     assert 0.5 * len(accepted) < expected <= len(accepted)
+
+
+async def test_of_very_many_answers_some_windows_are_left_out():
+    served, monitor = Calibrated(alpha=0.1).served, Monitor()
+    label = {"model": model_label(served.info.versions)}
+    async with watching(served, monitor=monitor, drift_window=50) as watch:
+        hear(watch, served, answers(served.classifier, 2000))
+        await until(lambda: seen(watch) == 2000)
+    counted = monitor.registry.get_sample_value("ibinn_expected_accepted_total", label)
+    assert 100 < counted < 1500
 
 
 def all_guarantees(ledger: Ledger):
