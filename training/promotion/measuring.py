@@ -89,12 +89,13 @@ def measure(
         return scorer.images(images, name, finish=True)
 
     inside, outside = scored(acceptance, f"{model.name}: acceptance"), scored(ood, "unknown images")
-    kinds, unflagged = ood.names, np.logical_not(_flagged(outside))
+    kinds = ood.names
+    flagged = _flagged(outside)
     return answers_of(
         inside,
         acceptance.names.tolist(),
         classes=model.classes,
-        missed={name: unflagged[kinds == name] for name in ood.images.class_names},
+        missed={name: np.logical_not(flagged[kinds == name]) for name in ood.images.class_names},
     )
 
 
