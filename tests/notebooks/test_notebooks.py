@@ -16,6 +16,7 @@ NAMES = (
     "03_calibration_and_policy",
     "04_explanations",
     "05_train_your_own",
+    "06_drift",
 )
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -72,14 +72,16 @@ class Scored:
 
 @cache
 def scored(name: str) -> Scored:
-    """``calibration``, ``clean``, or a cell such as ``gaussian_noise-3``."""
+    """``calibration``, ``clean``, or a cell such as ``gaussian_noise-3``, in one drawn order."""
     with np.load(FILE, allow_pickle=False) as arrays:
         p = np.exp(arrays[f"{name}/log_p"].astype(np.float64))
-        return Scored(
+        stored = Scored(
             probabilities=p / p.sum(axis=1, keepdims=True),
             score=arrays[f"{name}/score"].astype(np.float64),
             labels=arrays[f"{name}/label"].astype(np.int64),
         )
+    # The set is sorted by class: a window of it would be of one class.
+    return stored.subset(np.random.default_rng(0).permutation(len(stored)))
 
 
 @cache

@@ -40,17 +40,24 @@ def test_few_stationary_streams_raise_any_alarm():
     assert stationary_alarms(range(16)).any(axis=1).sum() <= 4
 
 
-def test_the_embedded_models_own_calibration_and_test_images_raise_no_alarm():
+def test_few_orders_of_the_embedded_models_own_images_raise_any_alarm():
+    # Its calibration set is one set: the promise is on average over such sets.
     held, clean = replays.calibration(), replays.scored("clean").against(replays.calibration())
-    for seed in range(5):
+    alarmed = 0
+    for seed in range(20):
         order = np.random.default_rng(seed).permutation(len(clean))
-        for detector in detectors(held, false_alarm_rate=RATE, seed=seed):
+        found = detectors(held, false_alarm_rate=RATE, seed=seed)
+        for detector in found:
             detector.observe_many(clean.subset(order))
-            assert not detector.alarmed
+        alarmed += any(detector.alarmed for detector in found)
+    assert alarmed <= 4
 
 
 def delays(cell, *, before, seeds=range(20)):
-    """Images from the change to the first alarm of any detector; infinite without one."""
+    """Images from the change to each detector's alarm, infinite without one, by seed.
+
+    A seed that raised a false alarm before the change is left out.
+    """
     held = replays.calibration()
     clean, changed = (replays.scored(name).against(held) for name in ("clean", cell))
     found = []
@@ -59,9 +66,12 @@ def delays(cell, *, before, seeds=range(20)):
         first = clean.subset(rng.permutation(len(clean))[:before])
         then = changed.subset(rng.permutation(len(changed)))
         hits = []
-        for detector in detectors(held, false_alarm_rate=RATE, seed=seed):
+        made = detectors(held, false_alarm_rate=RATE, seed=seed)
+        for detector in made:
             detector.observe_many(first)
-            assert not detector.alarmed
+        if any(detector.alarmed for detector in made):
+            continue
+        for detector in made:
             path = detector.observe_many(then)
             reached = np.flatnonzero(path >= detector.log_threshold)
             hits.append(reached[0] + 1 if len(reached) else np.inf)
@@ -72,6 +82,7 @@ def delays(cell, *, before, seeds=range(20)):
 @pytest.mark.parametrize("before", [0, 2_000, 10_000])
 def test_noise_of_severity_3_is_noticed_within_500_images(before):
     found = delays("gaussian_noise-3", before=before)
+    assert len(found) >= 17
     assert np.median(found.min(axis=1)) <= 500
     # Not by the scores alone: confidence falls and classes are confused.
     assert (np.median(found, axis=0) <= 500).sum() >= 2
