@@ -111,8 +111,8 @@ def answers_of(
     An answer that is not finite is wrong with certainty, so that failing to answer never looks
     better.
     """
-    finite = np.isfinite(scores.probabilities).all(axis=1)
-    probabilities = np.where(finite[:, None], scores.probabilities, 0.0)
+    finite: npt.NDArray[np.bool_] = np.asarray(np.isfinite(scores.probabilities)).all(axis=1)
+    probabilities = np.where(np.expand_dims(finite, 1), scores.probabilities, 0.0)
     named = np.array(classes)[probabilities.argmax(axis=1)]
     return Answers(
         classes=classes,
