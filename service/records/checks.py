@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ibinn.errors import ConfigError
-from service.records import database
+from service.records import database, images, receipts
 from service.settings import Settings
 
 NO_RECORDS = "none"
@@ -46,6 +46,16 @@ def problems(settings: Settings) -> Iterator[str]:
                 f"keep_images is {settings.keep_images!r}, and there is no place for images; give "
                 "--images (IBINN_IMAGES) a folder or URL, or --state-dir (IBINN_STATE_DIR) a folder"
             )
+    if settings.receipt_key is not None:
+        try:
+            receipts.read_keys(settings.receipt_key)
+        except ConfigError as error:
+            yield str(error)
+    if settings.images is not None:
+        try:
+            images.ImageStore.open(settings)
+        except ConfigError as error:
+            yield str(error)
     if settings.sentinels is not None and not settings.sentinels.is_dir():
         yield (
             f"sentinels folder {settings.sentinels} is not there; give --sentinels "
@@ -55,6 +65,7 @@ def problems(settings: Settings) -> Iterator[str]:
 
 def warnings(settings: Settings) -> Iterator[str]:
     """What is allowed and still worth a word."""
+    yield from receipts.warnings(settings)
     if (settings.records or "").startswith("postgresql") and settings.receipt_key is None:
         yield (
             "records are in PostgreSQL and receipt_key is not set: replicas that share the "

@@ -59,6 +59,11 @@ def test_defaults_have_no_problem() -> None:
         ({"traces": "nowhere"}, "traces"),
         ({"port": 50051, "metrics_port": 50051}, "both 50051"),
         ({"state_dir": "/dev/null/state"}, "state folder /dev/null/state"),
+        ({"records": "mysql://x"}, "records is"),
+        ({"audit": "required"}, "audit is 'required'"),
+        ({"keep_images": "all"}, "keep_images is 'all'"),
+        ({"sentinels": "/no/such/folder"}, "sentinels folder /no/such/folder"),
+        ({"receipt_key": "/no/such/key"}, "/no/such/key"),
         ({"host": "192.0.2.1", "insecure": True}, "cannot listen on 192.0.2.1"),
     ],
 )
