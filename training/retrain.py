@@ -30,7 +30,7 @@ from training.data import open_data
 from training.fit import Prepared, build_model, compiling
 from training.image_set import ImageSet
 from training.loop import Progress, Trained, TrainingData, train
-from training.retraining.composed import OldData, write_composed
+from training.retraining.composed import NAME_PREFIX, OldData, write_composed
 from training.retraining.composition import Base, Composition, Rules, compose
 from training.retraining.growing import latent_codes, start_from
 from training.retraining.intake import Intake, take_in, trusted_sources
@@ -53,7 +53,9 @@ FINE_TUNE_RATE = 0.3
 FINE_TUNE_EPOCHS = 0.25
 """Epochs of fine-tuning beside the recipe's, rounded up."""
 MOST_REPEATS = 4
-"""How often an image of a new class comes in an epoch at most."""
+"""How often an image of the feedback comes in an epoch at most."""
+FEEDBACK_SHARE = 1 / 3
+"""Share of an epoch that the feedback should have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -361,23 +363,32 @@ def train_further(
 
 
 def balanced(training: ImageSet, *, known: int) -> ImageSet:
-    """The training images, those of new classes several times where they are few.
+    """The training images, those of the feedback several times where they are few.
 
-    Each image of a new class comes as often as brings the class nearest to the median of the old
-    ones, at most `MOST_REPEATS` times: the mixture gives every class the same weight, and in few
-    epochs a class with a tenth of the images is hardly seen.
+    Each comes as often as brings the feedback nearest to `FEEDBACK_SHARE` of an epoch, and images
+    of a new class as often as brings that class nearest to the median of the old ones, if that is
+    more; none comes more than `MOST_REPEATS` times. The mixture gives every class the same weight,
+    and in few epochs a class or a domain with a tenth of the images is hardly seen.
 
     Args:
         training: All images of the role, old and new.
         known: Number of classes that the base knows, which come first.
     """
     labels = training.labels
-    counts = np.bincount(labels, minlength=len(training.class_names))
+    new = np.array([item.name.startswith(NAME_PREFIX) for item in training.items], bool)
+    wished = FEEDBACK_SHARE / (1.0 - FEEDBACK_SHARE) * int((~new).sum())
+    often = _times(wished, int(new.sum()))
+    times = np.where(new, often, 1)
+    counts = np.bincount(labels, weights=times, minlength=len(training.class_names))
     usual = float(np.median(counts[:known]))
-    times = np.ones(len(counts), np.int64)
     for label in range(known, len(counts)):
-        times[label] = min(max(round(usual / max(counts[label], 1)), 1), MOST_REPEATS)
-    return training.subset(np.repeat(np.arange(len(labels)), times[labels]))
+        own = labels == label
+        times[own] = max(often, _times(usual, int(own.sum())))
+    return training.subset(np.repeat(np.arange(len(labels)), times))
+
+
+def _times(wished: float, there: int) -> int:
+    return min(max(round(wished / max(there, 1)), 1), MOST_REPEATS)
 
 
 def steps_said(record: Mapping[str, Any]) -> Sequence[str]:

@@ -38,6 +38,7 @@ SETTINGS = (
     "epochs=8",
     "alpha=0.1",
 )
+FINE_TUNING = ("--set=epochs=8", "--set=optimizer.learning_rate=0.006")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,9 +102,9 @@ def retrain(world: World, out: Path, *more: str) -> Result:
 @pytest.fixture(scope="module")
 def retrained(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
-    stopped = retrain(world, out, "--set=epochs=5", "--stop-after=0.01")
+    stopped = retrain(world, out, *FINE_TUNING, "--stop-after=0.01")
     assert stopped.exit_code == 1, stopped.output
-    result = retrain(world, out, "--set=epochs=5")
+    result = retrain(world, out, *FINE_TUNING)
     assert result.exit_code == 0, result.output
     return out
 
@@ -188,7 +189,7 @@ def test_from_scratch_the_recipe_is_the_bases(world: World, tmp_path: Path) -> N
 
 
 def test_a_folder_of_another_run_is_refused(world: World, retrained: Path) -> None:
-    result = retrain(world, retrained, "--set=epochs=5", "--replay=0.5")
+    result = retrain(world, retrained, *FINE_TUNING, "--replay=0.5")
     assert result.exit_code == 2
     assert "holds a run with another rule 'replay' (1.0, this one has 0.5)" in result.stderr
     result = retrain(world, retrained, "--set=epochs=6")

@@ -15,7 +15,7 @@ from ibinn.errors import ConfigError
 from training.finish import finish, write_calibrated
 from training.loop import Trained
 from training.retrain import Plan, Request
-from training.retraining.composed import OldData
+from training.retraining.composed import NAME_PREFIX, OldData
 from training.retraining.composition import Rules
 from training.retraining.intake import read_trusted
 from training.retraining.outcome import figures
@@ -147,8 +147,8 @@ def complete(
 def outcome_of(plan: Plan, out: Path, *, device: torch.device) -> dict[str, dict[str, Any]]:
     """Figures of the base and of the new model by name of the set: ``old`` and ``feedback``."""
     test = role_set(plan.prepared.source, plan.prepared.manifest, Role.TEST)
-    fresh = [i for i, item in enumerate(test.items) if item.name.startswith("feedback/")]
-    old = [i for i, item in enumerate(test.items) if not item.name.startswith("feedback/")]
+    fresh = [i for i, item in enumerate(test.items) if item.name.startswith(NAME_PREFIX)]
+    old = [i for i, item in enumerate(test.items) if not item.name.startswith(NAME_PREFIX)]
     found: dict[str, dict[str, Any]] = {}
     for model, folder in (("before", plan.request.base), ("after", out / "bundle")):
         classifier = bundles.load(folder, device=device)

@@ -28,6 +28,8 @@ from training.splits import Role, SplitManifest
 FILE = "composed.json"
 SPLIT_FILE = "split.json"
 FORMAT_VERSION = 1
+NAME_PREFIX = "feedback/"
+"""What names of new images begin with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +138,7 @@ def read_composed(folder: Path, old: DataSource) -> DataSource:
         files = [
             ImageFile(
                 path=folder / entry["file"],
-                name=f"feedback/{entry['record_id']}",
+                name=f"{NAME_PREFIX}{entry['record_id']}",
                 label=positions[entry["class"]],
                 group=entry["group"],
             )
