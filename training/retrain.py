@@ -48,7 +48,7 @@ from training.splits import Role, SplitManifest, role_set
 DATA = "data"
 """Folder in the run's folder with old and new images as one data set."""
 
-FINE_TUNE_RATE = 0.3
+FINE_TUNE_RATE = 0.5
 """Learning rate of fine-tuning beside the recipe's."""
 FINE_TUNE_EPOCHS = 0.25
 """Epochs of fine-tuning beside the recipe's, rounded up."""
