@@ -111,7 +111,7 @@ def answers_of(
     An answer that is not finite is wrong with certainty, so that failing to answer never looks
     better.
     """
-    finite: npt.NDArray[np.bool_] = np.asarray(np.isfinite(scores.probabilities)).all(axis=1)
+    finite = np.atleast_1d(np.isfinite(scores.probabilities).all(axis=1))
     probabilities = np.where(np.expand_dims(finite, 1), scores.probabilities, 0.0)
     named = np.array(classes)[probabilities.argmax(axis=1)]
     return Answers(
