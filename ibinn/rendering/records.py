@@ -164,10 +164,10 @@ def replay_block(
     record_id: str, comparison: Comparison, *, bundle: str, policy: str
 ) -> RenderableType:
     """Whether an answer that was computed again is the one on record."""
-    same = not comparison.differences
-    told = Text("THE SAME ANSWER", style="bold green") if same else (
-        Text(f"ANOTHER ANSWER: {len(comparison.differences)} differences", style="bold red")
-    )  # fmt: skip
+    told = Text("THE SAME ANSWER", style="bold green")
+    if count := len(comparison.differences):
+        noun = "difference" if count == 1 else "differences"
+        told = Text(f"ANOTHER ANSWER: {count} {noun}", style="bold red")
     head = Text.assemble((f"record {printable(record_id)}", "bold"), "  ", told)
     parts: list[RenderableType] = [
         facts([("bundle", bundle), ("policy", policy or "none; the bundle's significance")]),

@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
 from ibinn import cli, manifest
 from ibinn.client import Client
+from ibinn.client.payload import to_bytes
 from ibinn.policy import Costs, Policy
 from ibinn.policy.file import write
 from ibinn.records import AnswerEntry, ImageState
@@ -33,6 +35,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 120.0
+DECISIONS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +68,11 @@ class Audited:
 def record_id_of(answer: Prediction) -> str:
     assert answer.receipt is not None
     return answer.receipt.record_id
+
+
+def noise(seed: int) -> bytes:
+    """An image that shows nothing."""
+    return to_bytes(np.random.default_rng(seed).integers(0, 256, (40, 32, 3), np.uint8))
 
 
 def policy_for(bundle: Path) -> Policy:
@@ -109,8 +117,10 @@ def audited(tmp_path_factory: pytest.TempPathFactory, embedded_bundle: Path) -> 
     }
     images = folder / "images"
     images.mkdir()
-    for number, sample in enumerate(all_samples()[:20]):
-        (images / f"{number:02d}.jpg").write_bytes(sample.data)
+    sent = [sample.data for sample in all_samples()]
+    sent += [noise(seed) for seed in range(DECISIONS - len(sent))]
+    for number, data in enumerate(sent):
+        (images / f"{number:02d}.image").write_bytes(data)
     with served(told, folder / "log.txt") as target:
         with Client(target, token=token) as client:
             paths = sorted(images.iterdir())
@@ -177,7 +187,7 @@ def test_twenty_decisions_are_shown_replayed_and_verified_in_ten_minutes(audited
             assert words in page, (path, words)
     result = audited.ibinn("audit", "replay", *audited.record_ids(), "--bundles", audited.bundles)
     assert result.exit_code == 0, result.output
-    assert result.stdout.count("THE SAME ANSWER") == 20
+    assert result.stdout.count("THE SAME ANSWER") == DECISIONS
     result = audited.ibinn("audit", "verify")
     assert result.exit_code == 0, result.output
     assert "INTACT" in result.stdout
