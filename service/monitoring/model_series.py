@@ -189,6 +189,19 @@ class ModelSeries:
             ("model", "detector"),
             **highest,
         )
+        self.significance = Gauge(
+            "ibinn_significance",
+            "Significance of the default model's verdicts: the rate at which images like the "
+            "calibration images are flagged.",
+            ("model",),
+            **highest,
+        )
+        self.calibration_images = Gauge(
+            "ibinn_calibration_images",
+            "Images behind the p-values of the default model.",
+            ("model",),
+            **highest,
+        )
         self.suspended = Gauge(
             "ibinn_guarantee_suspended",
             "1 while the guarantee of the default model is suspended, in any worker; else 0.",

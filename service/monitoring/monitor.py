@@ -37,6 +37,7 @@ class Monitor:
         self._series = Series(self.registry)
         self._by_model = ByModel(self._series.models)
         self._model: tuple[str, ...] | None = None
+        self._calibration: str | None = None
 
     def request(self, method: str, code: str, seconds: float) -> None:
         """A call has ended."""
@@ -87,7 +88,12 @@ class Monitor:
         one.answered.inc()
         if prediction.combined is not None and prediction.combined.p_value is not None:
             one.p_value.observe(prediction.combined.p_value)
-            if not prediction.combined.flagged:
+            top = (prediction.classes[0].name,)
+            series.class_answers[top].inc()
+            flags = series.class_flags[top]  # from the first answer on, flagged or not
+            if prediction.combined.flagged:
+                flags.inc()
+            else:
                 one.accepted.inc()
 
     def model(self, info: ModelInfo) -> None:
@@ -99,12 +105,27 @@ class Monitor:
             shared.forget(series.model_info, self._model)
         self._model = (info.name, versions.weights, versions.calibration, versions.policy)
         series.model_info.labels(*self._model).set(1)
+        self._calibrated(info)
+        for name in info.classes if info.calibrated else ():
+            series.class_answers[name,]
+            series.class_flags[name,]
         for rule in RULES if info.policy is not None else ():
             series.decisions[action_of(rule).value, rule.value]
         for test in info.tests:
             series.tests[test.name,]
             series.flags[test.name,]
         self._by_model.of(versions)
+
+    def _calibrated(self, info: ModelInfo) -> None:
+        """Shows what the verdicts of the default model rest on, if it gives any."""
+        gauges = (self._series.models.significance, self._series.models.calibration_images)
+        if self._calibration is not None:
+            for gauge in gauges:
+                shared.forget(gauge, (self._calibration,))
+        self._calibration = model_label(info.versions) if info.calibrated else None
+        if self._calibration is not None:
+            for gauge, number in zip(gauges, (info.alpha, info.calibration_count), strict=True):
+                gauge.labels(self._calibration).set(number)
 
     def watch(self, *, pending: Callable[[], int], waiting: Callable[[], int]) -> None:
         """Reads these numbers whenever they are asked for."""

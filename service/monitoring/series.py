@@ -134,6 +134,23 @@ class Series:
                 **own,
             )
         )
+        self.class_answers = Children(
+            Counter(
+                "ibinn_class_answers",
+                "Answers with a p-value of the combined test, by their top class.",
+                ("class",),
+                **own,
+            )
+        )
+        self.class_flags = Children(
+            Counter(
+                "ibinn_class_flags",
+                "Of ibinn_class_answers_total, those that the combined test flagged: false flags "
+                "and finds together.",
+                ("class",),
+                **own,
+            )
+        )
         self.model_info = Gauge(
             "ibinn_model_info",
             "1 for the model that answers calls that name none.",
