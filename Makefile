@@ -14,11 +14,12 @@ REPORT_ARGS ?=
 BENCH_ARGS ?=
 FAULTS_ARGS ?=
 FUZZ_ARGS ?=
+LOOP_ARGS ?=
 
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := setup
-.PHONY: setup demo serve test test-all check format proto data train-default trust-report bench-trust bench-server faults fuzz study-small clean distclean help
+.PHONY: setup demo serve loop loop-serve test test-all check format proto data train-default trust-report bench-trust bench-server faults fuzz study-small clean distclean help
 
 setup: $(STAMP) ## build .venv with the commands ibinn, ibinn-serve, ibinn-train (default)
 
@@ -35,6 +36,13 @@ demo: $(STAMP) ## send images to a server with the embedded model; leaves a PNG 
 
 serve: $(STAMP) ## serve the bundle BUNDLE (default: the embedded model) until Ctrl-C; records in runs/serve
 	@$(BIN)/ibinn-serve --bundle $(BUNDLE) --state-dir runs/serve
+
+loop: $(STAMP) ## notice drift, hear truths, retrain, promote, recover, on MNIST: out/loop/index.html (under 15 minutes)
+	@$(MAKE) --no-print-directory data DATASETS=mnist
+	@$(BIN)/python -m ibinn.loop $(LOOP_ARGS)
+
+loop-serve: $(STAMP) ## serve the records that `make loop` left, for an auditor, until Ctrl-C
+	@$(BIN)/python -m ibinn.loop --serve $(LOOP_ARGS)
 
 test: $(STAMP) ## the fast tests
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
