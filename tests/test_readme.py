@@ -23,7 +23,11 @@ from service.monitoring.series import Series
 from service.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "service" / "README.md", ROOT / "proto" / "README.md"]
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / "service" / name for name in ("README.md", "RECORDS.md", "DRIFT.md")),
+    ROOT / "proto" / "README.md",
+]
 SERVER = "localhost:50051"
 COMMANDS = {"ibinn": ibinn.cli, "ibinn-serve": service.cli, "ibinn-train": training.cli}
 
