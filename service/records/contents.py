@@ -6,7 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from ibinn.records import AnswerDigest, Entry, FeedbackEntry, ImageKept, ImageState
+from ibinn.records import (
+    AnswerDigest,
+    Entry,
+    Feedback,
+    FeedbackEntry,
+    ImageKept,
+    ImageState,
+)
 from ibinn.types import Prediction
 
 
@@ -46,6 +53,21 @@ class NewAnswer:
     method: str
     image_kept: ImageKept | None
     body: Callable[[], bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """A statement to be appended to the ledger.
+
+    Attributes:
+        statement: As it was sent.
+        caller: Who sent it.
+        digest: The answer as its receipt has it; used where its record is not known.
+    """
+
+    statement: Feedback
+    caller: str
+    digest: AnswerDigest | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,6 @@ was committed, changes nothing.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection
 
-from ibinn.errors import LedgerError, UnknownRecordError
+from ibinn.errors import IbinnError, LedgerError, RequestError, UnknownRecordError
 from ibinn.records import (
     AnswerDigest,
     Entry,
@@ -26,14 +25,21 @@ from ibinn.records import (
     ErasureEntry,
     Feedback,
     FeedbackEntry,
-    FeedbackOutcome,
     GuaranteeEntry,
     ImageState,
 )
 from service.converters import records as bodies
-from service.records import database, rows, statements, upgrading
-from service.records.contents import CalibrationTable, Labelled, NewAnswer, Page, StoredRecord
+from service.records import database, rows, upgrading
+from service.records.contents import (
+    CalibrationTable,
+    Labelled,
+    NewAnswer,
+    Page,
+    Said,
+    StoredRecord,
+)
 from service.records.labels import Labels
+from service.records.saying import Saying, unknown
 from service.records.schema import (
     HEAD_ID,
     answers,
@@ -167,43 +173,34 @@ class Ledger:
             RequestError: Its id names another statement.
             RecordsUnavailableError: Whether it was appended is not known; try again.
         """
-        with self._append() as (connection, chain):
-            if statement.feedback_id:
-                found = self._feedback(connection, feedback.c.feedback_id == statement.feedback_id)
-                if found:
-                    statements.check_same(statement, found[0])
-                    return _repeated(found[0])
-            before = self._feedback(connection, feedback.c.record_id == statement.record_id)
-            outcome = statements.outcome(statement, before)
-            if outcome is FeedbackOutcome.REPEATED:
-                source = statement.provenance.source
-                return _repeated([e for e in before if e.provenance.source == source][-1])
-            body = self._answer_body(connection, statement.record_id)
-            if body is not None:
-                answer = bodies.read_answer_digest(body)
-            elif digest is not None and digest.record_id == statement.record_id:
-                answer = digest
-            else:
-                raise _unknown(statement.record_id)
-            revision = len(before) + 1
-            entry = FeedbackEntry(
-                feedback_id=statement.feedback_id or statements.made_id(statement, revision),
-                record_id=statement.record_id,
-                truth=statement.truth,
-                provenance=statement.provenance,
-                labelled_time=statement.labelled_time,
-                comment=statement.comment,
-                caller=caller,
-                outcome=outcome,
-                revision=revision,
-                answer=answer,
-                record_known=body is not None,
-            )
-            sequence = chain.append(
-                EntryKind.FEEDBACK, entry.record_id, bodies.feedback_body(entry)
-            )
-            connection.execute(feedback.insert(), rows.feedback_row(entry, sequence))
-        return entry
+        said = Said(statement=statement, caller=caller, digest=digest)
+        (found,) = self.append_statements([said])
+        if isinstance(found, IbinnError):
+            raise found
+        return found
+
+    def append_statements(
+        self, said: Sequence[Said], *, time: datetime | None = None
+    ) -> list[FeedbackEntry | UnknownRecordError | RequestError]:
+        """Appends statements in one transaction, in their order.
+
+        Args:
+            said: The statements.
+            time: When they are appended; None: now. Given once more after an error that left open
+                whether they were committed, it tells that attempt's entries from earlier ones.
+
+        Returns:
+            For each what `append_feedback` returns or raises. One that is refused keeps none of
+            the others from being appended.
+
+        Raises:
+            RecordsUnavailableError: Whether they were appended is not known; try again.
+        """
+        with self._append(time) as (connection, chain):
+            saying = Saying(connection, chain, said)
+            found = [saying.append(each) for each in said]
+            saying.insert()
+        return found
 
     def append_guarantee(self, entry: GuaranteeEntry) -> None:
         """Appends a change of the guarantee, unless it is the same as the last one.
@@ -288,26 +285,12 @@ class Ledger:
                 .where(answers.c.record_id == rows.plain(record_id))
             ).one_or_none()
             if row is None:
-                raise _unknown(record_id)
+                raise unknown(record_id)
             return StoredRecord(
                 entry=rows.entry_of(row),
                 feedback=self._feedback(connection, feedback.c.record_id == record_id),
                 image_state=ImageState(row.image_state),
             )
-
-    def statement(self, feedback_id: str) -> tuple[FeedbackEntry, datetime] | None:
-        """A statement by its name, and when it was appended; None: there is none.
-
-        Raises:
-            RecordsUnavailableError: The database cannot be reached.
-        """
-        with self._read() as connection:
-            row = connection.execute(
-                sa.select(ledger.c.body, ledger.c.time)
-                .join(feedback, feedback.c.sequence == ledger.c.sequence)
-                .where(feedback.c.feedback_id == feedback_id)
-            ).one_or_none()
-        return None if row is None else (bodies.read_feedback(row.body), row.time)
 
     def sha256_bytes(self, record_id: str) -> str:
         """Of an answer's image; empty where pixels came.
@@ -436,19 +419,12 @@ class Ledger:
         )
         return tuple(map(bodies.read_feedback, connection.scalars(query)))
 
-    def _answer_body(self, connection: Connection, record_id: str) -> bytes | None:
-        return connection.scalar(
-            sa.select(ledger.c.body)
-            .join(answers, answers.c.sequence == ledger.c.sequence)
-            .where(answers.c.record_id == record_id)
-        )
-
     def _sha256(self, connection: Connection, record_id: str) -> str:
         found = connection.scalar(
             sa.select(answers.c.sha256_bytes).where(answers.c.record_id == rows.plain(record_id))
         )
         if found is None:
-            raise _unknown(record_id)
+            raise unknown(record_id)
         return found
 
     def _guarantee(
@@ -473,11 +449,11 @@ class Ledger:
         return head
 
     @contextlib.contextmanager
-    def _append(self) -> Iterator[tuple[Connection, rows.Chain]]:
+    def _append(self, time: datetime | None = None) -> Iterator[tuple[Connection, rows.Chain]]:
         """A transaction that holds the ledger's head; what the chain has at the end is kept."""
         with self._write() as connection:
             head = self._head(connection, sa.select(ledger_head).with_for_update())
-            chain = rows.Chain(head.sequence, head.hash, datetime.now(UTC))
+            chain = rows.Chain(head.sequence, head.hash, time or datetime.now(UTC))
             yield connection, chain
             if not chain.rows:
                 return
@@ -499,14 +475,3 @@ class Ledger:
         self.prepare()
         with database.transaction(self._engine) as found:
             yield found
-
-
-def _repeated(entry: FeedbackEntry) -> FeedbackEntry:
-    return dataclasses.replace(entry, outcome=FeedbackOutcome.REPEATED)
-
-
-def _unknown(record_id: str) -> UnknownRecordError:
-    return UnknownRecordError(
-        f"there is no record {record_id}; expected the record_id of an answer of this service. "
-        "Feedback about an answer whose record was lost needs the receipt that came with it"
-    )

@@ -15,7 +15,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -41,9 +41,10 @@ from ibinn.serving import RecordsState
 from service.converters import records as bodies
 from service.monitoring import Monitor
 from service.records.checks import NO_RECORDS
-from service.records.contents import Answered, Erased, Page, StoredRecord
+from service.records.contents import Answered, Erased, Page, Said, StoredRecord
 from service.records.keeping import Keeping
 from service.records.ledger import Ledger
+from service.records.statement_writer import StatementWriter
 from service.records.threads import Threads
 from service.records.writer import GATHER_S, Item, Waiter, Writer
 from service.settings import Settings
@@ -59,7 +60,6 @@ FILE = "records.db"
 
 _THREADS = 4
 _START_S = 10.0
-_RETRY_S = 0.1
 _SWEEP_S = 600.0
 _LOOK_S = 30.0
 
@@ -94,6 +94,16 @@ class Recorder:
         self._images = images
         self._monitor = monitor
         self._threads = Threads("ibinn-ledger", _THREADS)
+        self._statements = StatementWriter(
+            ledger,
+            self._threads,
+            timeout_s=settings.records_timeout_s,
+            is_down=lambda: self._writer.is_down,
+            # From the thread, not where it is waited for: it counts also when that took too long.
+            told=lambda entry, took_s: self._call_soon(
+                functools.partial(self._told, entry, took_s)
+            ),
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sweeping: asyncio.Task[None] | None = None
         self._swept: list[str] = []
@@ -259,9 +269,9 @@ class Recorder:
             except RequestError as error:
                 # A record needs no receipt: one signed by a key that was replaced does no harm.
                 invalid = error
-        say = functools.partial(self._say, statement, caller=caller, digest=digest)
+        said = Said(statement=statement, caller=caller, digest=digest)
         try:
-            entry = await self._run(say)
+            entry = await self._within(self._statements.say(said), self._timeout_s)
         except UnknownRecordError:
             if invalid is not None:
                 raise invalid from None
@@ -272,31 +282,6 @@ class Recorder:
             revision=entry.revision,
             record_known=entry.record_known,
         )
-
-    def _say(
-        self, statement: Feedback, *, caller: str, digest: AnswerDigest | None
-    ) -> FeedbackEntry:
-        """In a thread: appends it, and once more where it is not known whether that succeeded."""
-        begun, started = datetime.now(UTC), time.monotonic()
-        append = functools.partial(
-            self.ledger.append_feedback, statement, caller=caller, digest=digest
-        )
-        try:
-            entry = append()
-        except RecordsUnavailableError:
-            if self._writer.is_down or time.monotonic() - started > self._timeout_s / 2:
-                raise
-            time.sleep(_RETRY_S)
-            entry = append()
-            if entry.outcome is FeedbackOutcome.REPEATED:
-                found = self.ledger.statement(entry.feedback_id)
-                if found is not None and found[0].caller == caller and found[1] >= begun:
-                    entry = found[0]
-        took_s = time.monotonic() - started
-        if self._loop is not None:
-            # Here and not where it is waited for: it counts also when that took too long.
-            self._call_soon(functools.partial(self._told, entry, took_s))
-        return entry
 
     def _told(self, entry: FeedbackEntry, took_s: float) -> None:
         if entry.outcome is FeedbackOutcome.REPEATED:
@@ -430,9 +415,12 @@ class Recorder:
     async def _run(self, action: Callable[[], _T], *, limit_s: float | None = None) -> _T:
         """Calls it in a thread and waits for a limited time."""
         limit_s = self._timeout_s if limit_s is None else limit_s
+        return await self._within(self._threads.submit(action), limit_s)
+
+    async def _within(self, future: Future[_T], limit_s: float) -> _T:
         try:
             async with asyncio.timeout(limit_s):
-                return await asyncio.wrap_future(self._threads.submit(action))
+                return await asyncio.wrap_future(future)
         except TimeoutError as error:
             raise RecordsUnavailableError(
                 f"the records in {self.ledger.name} did not answer within {limit_s:g} s "

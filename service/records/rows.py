@@ -35,13 +35,14 @@ class Chain:
         sequence: Of the newest entry, those appended here included.
         hash: Its hash.
         rows: The new entries, for the table ``ledger``.
+        time: When they are appended.
     """
 
     def __init__(self, sequence: int, hash: str, time: datetime) -> None:
         self.sequence = sequence
         self.hash = hash
         self.rows: list[dict[str, Any]] = []
-        self._time = time
+        self.time = time
 
     def append(self, kind: EntryKind, record_id: str, body: bytes) -> int:
         """Adds an entry and returns its sequence."""
@@ -52,7 +53,7 @@ class Chain:
                 "sequence": self.sequence,
                 "kind": kind.value,
                 "record_id": record_id,
-                "time": self._time,
+                "time": self.time,
                 "body": body,
                 "previous_hash": previous,
                 "hash": self.hash,

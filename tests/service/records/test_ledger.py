@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from ibinn.records import (
     AnswerDigest,
     Entry,
     EntryKind,
+    FeedbackEntry,
     FeedbackOutcome,
     GuaranteeEntry,
     ImageKept,
@@ -33,6 +35,7 @@ from ibinn.records import (
 from ibinn.types import Guarantee
 from service.converters import records as bodies
 from service.records import rows
+from service.records.contents import Said
 from service.records.ledger import Ledger
 from tests.service.records.made import (
     SOME_TIME,
@@ -267,15 +270,76 @@ def test_a_record_is_believed_more_than_a_receipt(ledger: Ledger) -> None:
     assert (entry.answer.class_name, entry.record_known) == ("cat", True)
 
 
-def test_a_statement_is_found_by_its_name(ledger: Ledger) -> None:
+def said(number: int, *words: str, caller: str = "x", **changes: Any) -> Said:
+    return Said(statement=statement(number, *words, **changes), caller=caller, digest=None)
+
+
+def test_statements_of_one_transaction_see_each_other(ledger: Ledger) -> None:
+    ledger.append_answers([new_answer(1), new_answer(2)])
+    ledger.append_feedback(statement(1, "dog", source="cid"), caller="x", digest=None)
+
+    found = ledger.append_statements(
+        [
+            said(1, "cat", source="ann", feedback_id="a"),
+            said(3),
+            said(1, "cat", source="ann", feedback_id="a"),
+            said(1, "dog", source="ann", feedback_id="a"),
+            said(1, "dog", source="ann"),
+            said(1, "dog", source="bob"),
+            said(2),
+            said(2),
+        ]
+    )
+
+    outcomes = [one.outcome.value if isinstance(one, FeedbackEntry) else type(one) for one in found]
+    assert outcomes == [
+        "conflicting",
+        UnknownRecordError,
+        "repeated",
+        RequestError,
+        "corrected",
+        "confirmed",
+        "first",
+        "repeated",
+    ]
+    kept = [one for one in found if isinstance(one, FeedbackEntry)]
+    assert [one.revision for one in kept] == [2, 2, 3, 4, 1, 1]
+    appended = [one for one in kept if one.outcome is not FeedbackOutcome.REPEATED]
+    assert ledger.record(record_id(1)).feedback[1:] == tuple(appended[:3])
+    assert whole(list(ledger.all_entries()))
+    assert ledger.entries(0, 1).head_sequence == 2 + 1 + 4
+
+
+def test_a_second_try_knows_what_its_first_one_appended(ledger: Ledger) -> None:
+    ledger.append_answers([new_answer(1), new_answer(2)])
+    ledger.append_feedback(statement(2), caller="x", digest=None)
+    first = ledger.append_statements([said(1), said(2)], time=SOME_TIME)
+
+    again = ledger.append_statements([said(1), said(2)], time=SOME_TIME)
+    later = ledger.append_statements([said(1), said(2)])
+
+    assert again == first
+    assert [one.outcome.value for one in first if isinstance(one, FeedbackEntry)] == [
+        "first",
+        "repeated",
+    ]
+    assert {one.outcome for one in later if isinstance(one, FeedbackEntry)} == {
+        FeedbackOutcome.REPEATED
+    }
+    assert ledger.entries(0, 1).head_sequence == 4
+
+
+def test_a_clock_that_steps_back_breaks_nothing(ledger: Ledger) -> None:
     ledger.append_answers([new_answer(1)])
-    entry = ledger.append_feedback(statement(1, feedback_id="a"), caller="x", digest=None)
+    ledger.append_statements([said(1)], time=SOME_TIME)
+    ledger.append_statements([said(1, "dog")], time=SOME_TIME - timedelta(days=400))
 
-    found = ledger.statement("a")
+    entries = list(ledger.all_entries())
 
-    assert found is not None
-    assert found[0] == entry
-    assert ledger.statement("b") is None
+    assert whole(entries)
+    assert entries[-1].time < entries[-2].time
+    kept = ledger.record(record_id(1)).feedback
+    assert [one.outcome for one in kept] == [FeedbackOutcome.FIRST, FeedbackOutcome.CORRECTED]
 
 
 def test_the_calibration_table_is_a_plain_recomputation(

@@ -340,22 +340,80 @@ async def test_a_statement_whose_commit_is_unknown_is_appended_once_and_heard_on
     async with recording(records_url) as recorder:
         recorder.listeners.append(heard.append)
         await recorder.answered(answered(1))
-        append = recorder.ledger.append_feedback
+        append = recorder.ledger.append_statements
         tries: list[int] = []
 
-        def dies_after_the_commit(*args: Any, **names: Any) -> FeedbackEntry:
-            entry = append(*args, **names)
+        def dies_after_the_commit(*args: Any, **names: Any) -> list[Any]:
+            found = append(*args, **names)
             tries.append(1)
             if len(tries) == 1:
                 raise RecordsUnavailableError("the connection died at COMMIT")
-            return entry
+            return found
 
-        monkeypatch.setattr(recorder.ledger, "append_feedback", dies_after_the_commit)
+        monkeypatch.setattr(recorder.ledger, "append_statements", dies_after_the_commit)
         told = await recorder.submit(statement(1), caller="x")
 
         assert (told.outcome, told.revision) == (FeedbackOutcome.FIRST, 1)
         assert [entry.outcome for entry in heard] == [FeedbackOutcome.FIRST]
         assert len((await recorder.record(record_id(1), include_image=False)).feedback) == 1
+
+
+async def test_many_statements_at_once_take_few_transactions(
+    records_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with recording(records_url) as recorder:
+        for number in range(100):
+            await recorder.answered(answered(number))
+        await drained(recorder)
+        append = recorder.ledger.append_statements
+        batches: list[int] = []
+
+        def counted(said: Any, **names: Any) -> list[Any]:
+            batches.append(len(said))
+            return append(said, **names)
+
+        monkeypatch.setattr(recorder.ledger, "append_statements", counted)
+        told = await asyncio.gather(
+            *(recorder.submit(statement(number), caller="x") for number in range(100)),
+            recorder.submit(statement(500), caller="x"),
+            return_exceptions=True,
+        )
+
+        assert isinstance(told.pop(), UnknownRecordError)
+        assert {one.outcome for one in told if not isinstance(one, BaseException)} == {
+            FeedbackOutcome.FIRST
+        }
+        assert sum(batches) == 101
+        assert len(batches) <= 10
+        assert whole(list(recorder.ledger.all_entries()))
+
+
+async def test_one_statement_that_the_database_refuses_takes_no_other_with_it(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with recording(sqlite_url) as recorder:
+        for number in range(5):
+            await recorder.answered(answered(number))
+        await drained(recorder)
+        append = recorder.ledger.append_statements
+
+        def refuses(said: Any, **names: Any) -> list[Any]:
+            if any(one.statement.comment == "odd" for one in said):
+                raise LedgerError("the records refuse an entry")
+            return append(said, **names)
+
+        monkeypatch.setattr(recorder.ledger, "append_statements", refuses)
+        told = await asyncio.gather(
+            *(
+                recorder.submit(statement(n, comment="odd" if n == 2 else ""), caller="x")
+                for n in range(5)
+            ),
+            return_exceptions=True,
+        )
+
+        assert [type(one) for one in told].count(LedgerError) == 1
+        assert isinstance(told[2], LedgerError)
+        assert recorder.ledger.entries(0, 1).head_sequence == 5 + 4
 
 
 async def test_answers_whose_commit_is_unknown_are_appended_once(
