@@ -26,7 +26,10 @@ from ibinn.loop.timeline import Timeline
 from ibinn.manifest import read as read_manifest
 
 RECIPE = "mnist-loop"
-RETRAIN_EPOCHS = 4
+RETRAINING = ("epochs=6", "optimizer.learning_rate=0.006")
+"""More than fine-tuning usually takes: noise of this kind is far from what the base knows."""
+REPLAY = 0.5
+"""Share of the old training images that is trained on again."""
 _TOKEN = "ibinn_"
 """What every token begins with."""
 _WAITS_FOR_APPROVAL = 3
@@ -134,7 +137,8 @@ class Operator:
             "ibinn-train", "retrain", "--feedback", export, "--base", self.models / "base",
             "--data", self.base_data, "--out", run, "--exclude", self._out / "data" / "acceptance",
             "--trust", "application/line-*", "--trust", "application/laboratory",
-            "--set", f"epochs={RETRAIN_EPOCHS}", "--accelerator", "cpu", "--no-report",
+            *(word for value in RETRAINING for word in ("--set", value)),
+            "--replay", REPLAY, "--accelerator", "cpu", "--no-report",
             log=self._log,
         )  # fmt: skip
         return run

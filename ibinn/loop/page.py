@@ -28,17 +28,7 @@ from ibinn.loop.timeline import Event
 Drawer = Callable[..., str]
 """`ibinn.loop.plots.curves` with the phases and marks of this run."""
 
-_RULES = {
-    "ece": "Prometheus's recording rules: calibration error",
-    "expected": "Prometheus's recording rules: expected accuracy without labels",
-    "accuracy": "Prometheus's recording rules: accuracy of the labelled",
-    "overconfiden": "Prometheus's recording rules: overconfidence",
-    "unknown": "Prometheus's recording rules: share of UNKNOWN",
-    "flag": "Prometheus's recording rules: flag rates",
-}
-"""Part of a rule's name -> title of its plot."""
 _MARKS = frozenset({"suspended", "retraining", "reloaded"})
-_MOST_CURVES = 8
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1d1d1f; max-width: 66rem; margin: 2rem auto;
        padding: 0 1rem; }
@@ -211,17 +201,18 @@ def _retraining(outcome: Outcome) -> str:
 
 
 def _recorded(outcome: Outcome, drawn: Drawer) -> list[str]:
-    found: dict[str, list[Curve]] = {}
-    for name, points in outcome.recorded.items():
-        rule, _, labels = name.partition("{")
-        wanted = next((title for word, title in _RULES.items() if word in rule), None)
-        if wanted is None:
-            continue
-        at = np.array([point[0] for point in points])
-        value = np.array([point[1] for point in points])
-        curve = Curve(name=f"{rule} {labels.rstrip('}')}"[:60], at_s=at, value=value)
-        found.setdefault(wanted, []).append(curve)
-    return [drawn(title, curves[:_MOST_CURVES], percent=False) for title, curves in found.items()]
+    if not outcome.recorded:
+        return []
+    curves = [
+        Curve(
+            name=name,
+            at_s=np.array([at for at, _ in points]),
+            value=np.array([value for _, value in points]),
+        )
+        for name, points in outcome.recorded.items()
+    ]
+    title = "Prometheus's recording rules, over windows of five minutes: they forget more slowly"
+    return [drawn(title, curves, top=1.05)]
 
 
 def _timeline(events: Sequence[Event]) -> str:

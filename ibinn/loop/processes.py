@@ -94,11 +94,6 @@ class Prometheus:
             for series in found
         )
 
-    def recording_rules(self) -> tuple[str, ...]:
-        """Names of the series that its rules record."""
-        groups = self._get("/api/v1/rules", {"type": "record"})["groups"]
-        return tuple(sorted({rule["name"] for group in groups for rule in group["rules"]}))
-
     def _get(self, path: str, query: Mapping[str, object]) -> Any:
         address = f"{self.url}{path}?{urllib.parse.urlencode(query)}"
         with urllib.request.urlopen(address, timeout=_ASK_WITHIN_S) as response:
@@ -237,7 +232,7 @@ def running_prometheus(folder: Path, *, target: str, rules: Path) -> Iterator[Pr
     files = tuple(sorted(path.resolve() for path in rules.rglob("*.y*ml") if _is_rules(path)))
     address = urllib.parse.urlsplit(target)
     config = {
-        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "global": {"scrape_interval": "1s", "evaluation_interval": "2s"},
         "rule_files": [str(path) for path in files],
         "scrape_configs": [
             {

@@ -72,24 +72,24 @@ class Scenario:
     acceptance_images: int = 3_000
     foreign_images: int = 1_000
     normal: Phase = Phase(
-        name="normal", title="normal traffic", images=2_500, missing=0.0, noisy=0.0
+        name="normal", title="normal traffic", images=3_000, missing=0.0, noisy=0.0
     )
     noise: Phase = Phase(
         name="noise",
         title="Gaussian noise of severity 3 on all traffic",
-        images=2_500,
+        images=4_000,
         missing=0.0,
         noisy=1.0,
     )
     arrival: Phase = Phase(
         name="arrival",
         title=f"a class arrives that the model does not know ({MISSING}); half of all is noisy",
-        images=2_500,
-        missing=0.4,
+        images=4_000,
+        missing=0.35,
         noisy=0.5,
     )
     recovery_images: int = 1_500
-    rate: float = 150.0
+    rate: float = 200.0
     labelled_share: float = 0.4
     label_delay: int = 200
     sources: tuple[str, ...] = ("line-1", "line-2", "laboratory")

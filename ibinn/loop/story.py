@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import urllib.error
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -31,7 +30,15 @@ from ibinn.loop.watching import Sample, Watch
 from ibinn.serving import ServerState
 from ibinn.types import Guarantee
 
-RULES = Path("deployment/monitoring")
+RULES = Path("deployment/monitoring/rules")
+RECORDED = (
+    "model:ibinn_top_label_ece",
+    "model:ibinn_top_label_ece_limit",
+    "model:ibinn_accuracy",
+    "model:ibinn_expected_accuracy_assuming_covariate_shift",
+    "model:ibinn_flag_rate",
+)
+"""Recording rules whose series go into the page, over windows of five minutes."""
 _RELOADED_WITHIN_S = 180.0
 _POLL_S = 0.25
 _T = TypeVar("_T")
@@ -72,7 +79,7 @@ class Outcome:
         decision: ``decision.json`` of the promotion.
         database: Which.
         alerts: Alerts of Prometheus that fired; None: there was no Prometheus, or without rules.
-        recorded: Series of Prometheus's recording rules by name and labels: (seconds, value).
+        recorded: Series of Prometheus's recording rules by rule and model: (seconds, value).
         seconds: Seconds of each step by name.
     """
 
@@ -277,15 +284,16 @@ class Story:
         self._tell("step", f"{len(pictures):,} images: {title}", name=name)
         before = watch.read()
         begin = len(self._seen)
-        guarantee: Guarantee | None = None
+        told: set[Guarantee | None] = set()
         with_stranger = name == self._scenario.arrival.name
         for image, answer in send(client, pictures, rate=self._scenario.rate):
             labelled = labeller.consider(answer, image, with_stranger=with_stranger)
             at_s = self._timeline.now_s()
             self._seen.append(seen(image, answer, at_s=at_s, phase=name, labelled=labelled))
-            if answer.guarantee is not guarantee:
+            # Each once: answers that are computed at the same moment can come out either way.
+            if answer.guarantee not in told:
                 self._tell_guarantee(answer.guarantee, answer.guarantee_reason, begin)
-                guarantee = answer.guarantee
+                told.add(answer.guarantee)
         labeller.all_told()
         figures = phase_figures(name, title, self._seen[begin:], before, watch.read())
         self._figures.append(figures)
@@ -355,17 +363,12 @@ class Story:
         if prometheus is None:
             return {}
         began = self._timeline.began.timestamp()
+        end = began + self._timeline.now_s()
         found = {}
-        for name in prometheus.recording_rules():
-            try:
-                series = prometheus.series(
-                    name, start=began, end=began + self._timeline.now_s(), step_s=2.0
-                )
-            except urllib.error.HTTPError:
-                continue
-            for labels, points in series:
-                told = ",".join(f"{k}={v}" for k, v in sorted(labels.items()) if k != "__name__")
-                found[f"{name}{{{told}}}"] = tuple((at - began, value) for at, value in points)
+        for name in RECORDED:
+            for labels, points in prometheus.series(f'{name}{{window="5m"}}', start=began, end=end):
+                told = f"{name.partition(':')[2]}, model {labels.get('model', '')[:8]}"
+                found[told] = tuple((at - began, value) for at, value in points)
         return found
 
     def _timed(self, name: str, step: Callable[[], _T]) -> _T:

@@ -116,7 +116,7 @@ def outcome() -> Outcome:
     )
     return Outcome(
         phases=tuple(phases), seen=seen, samples=samples, base=base, promoted=promoted,
-        delay_images=10, labels=500, database="SQLite", alerts=("IbinnDrift",),
+        delay_images=10, labels=500, database="SQLite", alerts=("IbinnGuaranteeSuspended",),
         retraining={
             "mode": "fine-tune", "taxonomy": {"added": {"9": 70}},
             "steps": [{"name": "export", "left_out": 0, "left": 500, "words": "<all>"}],
@@ -128,7 +128,7 @@ def outcome() -> Outcome:
                          "candidate": 0.98, "reference": 0.97, "bound": 0.001, "margin": 0.01,
                          "outcome": "passed"}],
         },
-        recorded={"ibinn:ece{model=a-b}": ((1.0, 0.1), (2.0, 0.2))},
+        recorded={"ibinn_top_label_ece, model a": ((1.0, 0.1), (2.0, 0.2))},
         seconds={"images": 1.0},
     )  # fmt: skip
 
@@ -182,7 +182,7 @@ def test_every_shortcoming_is_told() -> None:
     bad = dataclasses.replace(
         found,
         delay_images=None,
-        alerts=(),
+        alerts=("IbinnNoScrape",),
         promoted=dataclasses.replace(
             found.promoted, drifted=worth(ece=0.5, missing=0.2), clean=worth(missing=0.3)
         ),
