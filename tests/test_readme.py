@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [
     ROOT / "README.md",
     *(ROOT / "service" / name for name in ("README.md", "RECORDS.md", "DRIFT.md")),
+    ROOT / "training" / "RETRAINING.md",
     ROOT / "proto" / "README.md",
 ]
 SERVER = "localhost:50051"
