@@ -11,13 +11,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deployment.monitoring import recording
+from deployment.monitoring.pages.calibration import CALIBRATION
+from deployment.monitoring.pages.decisions import DECISIONS
+from deployment.monitoring.pages.models import MODELS
+from deployment.monitoring.pages.ood import OOD
+from deployment.monitoring.pages.service import SERVICE
 
 FOLDER = Path(__file__).parent
+DASHBOARDS = (SERVICE, OOD, CALIBRATION, DECISIONS, MODELS)
 
 
 def made() -> Iterator[tuple[Path, str]]:
     """Every file with its text."""
     yield FOLDER / "rules" / "recording.yml", recording.text()
+    for dashboard in DASHBOARDS:
+        yield FOLDER / "dashboards" / f"{dashboard.name}.json", dashboard.text()
 
 
 def outdated() -> tuple[Path, ...]:
