@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from deployment.monitoring.panels import Dashboard, Panel, Row, Query, interval, recorded, OF_WINDOW, MODEL
+from deployment.monitoring.panels import (
+    MODEL,
+    OF_MODEL,
+    OF_WINDOW,
+    Dashboard,
+    Panel,
+    Query,
+    Row,
+    interval,
+    recorded,
+)
 
 _NO_LABELS = (
     "No label is used. Assumes that images changed and the meaning of an image did not (covariate "
@@ -82,7 +92,9 @@ CALIBRATION = Dashboard(
                     unit="percentunit",
                     queries=(
                         recorded("model:ibinn_weighted_top_label_ece", "{{model}}"),
-                        recorded("model:ibinn_weighted_top_label_ece_by_chance", "{{model}} by chance"),
+                        recorded(
+                            "model:ibinn_weighted_top_label_ece_by_chance", "{{model}} by chance"
+                        ),
                         recorded("model:ibinn_weighted_top_label_ece_limit", "{{model}} limit"),
                     ),
                 ),
@@ -115,9 +127,9 @@ CALIBRATION = Dashboard(
                     kind="bargauge",
                     queries=(
                         Query(
-                            expr=f"(model_bin:ibinn_correct{ "
-                            f"- model_bin:ibinn_confidence_sum{)\n"
-                            f"/ (model_bin:ibinn_labelled{ > 0)",
+                            expr=f"(model_bin:ibinn_correct{OF_MODEL} "
+                            f"- model_bin:ibinn_confidence_sum{OF_MODEL})\n"
+                            f"/ (model_bin:ibinn_labelled{OF_MODEL} > 0)",
                             legend="{{model}} bin {{bin}}",
                         ),
                     ),
@@ -133,7 +145,9 @@ CALIBRATION = Dashboard(
                     title="Statements that contradict another source",
                     description="Share of those that were not repeated.",
                     unit="percentunit",
-                    queries=(recorded("ibinn:feedback_conflict_ratio", "conflicting", of=OF_WINDOW),),
+                    queries=(
+                        recorded("ibinn:feedback_conflict_ratio", "conflicting", of=OF_WINDOW),
+                    ),
                 ),
             ),
         ),

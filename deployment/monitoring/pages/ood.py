@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from deployment.monitoring.panels import Dashboard, Panel, Row, Query, interval, recorded, OF_WINDOW, MODEL
+from deployment.monitoring.panels import (
+    MODEL,
+    OF_MODEL,
+    OF_WINDOW,
+    Dashboard,
+    Panel,
+    Query,
+    Row,
+    interval,
+    recorded,
+)
 
 OOD = Dashboard(
     name="ood",
@@ -78,7 +88,7 @@ OOD = Dashboard(
                     most=1,
                     queries=(
                         Query(
-                            expr=f"sort(model_le:ibinn_p_value_share{)",
+                            expr=f"sort(model_le:ibinn_p_value_share{OF_MODEL})",
                             legend="{{model}} up to {{le}}",
                         ),
                     ),
