@@ -50,12 +50,13 @@ test: $(STAMP) ## the fast tests
 test-all: $(STAMP) ## the tests that need servers, browsers or minutes
 	$(BIN)/python -m pytest -m "slow" $(PYTEST_ARGS)
 
-check: $(STAMP) ## style, types, import rules, generated code up to date, known vulnerabilities
+check: $(STAMP) ## style, types, import rules, generated code, deployment files, known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python proto/generate.py --check
+	$(BIN)/python -m deployment.check
 	$(BIN)/python .ci/audit.py
 
 format: $(STAMP) ## rewrite the code in the project's style
