@@ -23,7 +23,7 @@ from rich.console import Console
 from ibinn.audit_file import entry_line
 from ibinn.audit_replay import Replay, Replayer
 from ibinn.audit_source import open_ledger
-from ibinn.chain import Point, Verified, entry_hash
+from ibinn.chain import Point, Verified, own_hash
 from ibinn.errors import ConfigError, DataError, LedgerError
 from ibinn.json_lines import json_line
 from ibinn.records import (
@@ -270,8 +270,7 @@ def _show_replay(made: Replay, *, as_json: bool) -> None:
 
 
 def _is_intact(entry: Entry) -> bool:
-    made = entry_hash(entry.sequence, entry.previous_hash, entry.kind, entry.body)
-    return made == entry.hash
+    return own_hash(entry) == entry.hash
 
 
 def _shown(record: Record, *, intact: bool) -> Shown:

@@ -1,14 +1,13 @@
 """The hash chain of the ledger: how an entry's hash is made, and what breaks the chain.
 
-    hash_n = sha256(n "\\n" hash_{n-1} "\\n" kind "\\n" body)
+    hash_n = sha256(n "\\n" hash_{n-1} "\\n" kind "\\n" record_id "\\n" time "\\n" body)
 
-n in decimal digits, hashes in hexadecimal digits, hash_0 = 64 zeros
-(``proto/ibinn/v1/record.proto``).
+n in decimal digits, hashes in hexadecimal digits, time in microseconds since 1970 (UTC) in decimal
+digits, hash_0 = 64 zeros (``proto/ibinn/v1/record.proto``).
 
 A deleted, altered, inserted or moved entry breaks the chain where it was. Whoever rewrites all
 entries from one on to the end leaves a chain that holds: that shows only against an anchor, a hash
-that was noted down elsewhere before. When an entry was appended (`Entry.time`) is not in the hash;
-the times that its body holds are.
+that was noted down elsewhere before.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from ibinn.errors import ConfigError, LedgerError
@@ -28,15 +28,42 @@ MOST_BREAKS = 100
 """Breaks that are told one by one; all are counted."""
 
 
-def entry_hash(sequence: int, previous_hash: str, kind: EntryKind, body: bytes) -> str:
-    """The hash of an entry (64 hexadecimal digits).
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-    >>> entry_hash(1, GENESIS, EntryKind.ANSWER, b"")[:12]
-    '071e676bbc45'
-    """
-    digest = hashlib.sha256(f"{sequence}\n{previous_hash}\n{kind.value}\n".encode())
+
+def entry_hash(
+    *,
+    sequence: int,
+    previous_hash: str,
+    kind: EntryKind,
+    record_id: str,
+    time: datetime,
+    body: bytes,
+) -> str:
+    """The hash of an entry (64 hexadecimal digits), made of everything else that it holds."""
+    microseconds = (time - _EPOCH) // timedelta(microseconds=1)
+    head = f"{sequence}\n{previous_hash}\n{kind.value}\n{record_id}\n{microseconds}\n"
+    digest = hashlib.sha256(head.encode())
     digest.update(body)
     return digest.hexdigest()
+
+
+def own_hash(entry: Entry) -> str:
+    """The hash that an entry's contents have; its `hash`, unless one of both was altered.
+
+    >>> time = datetime(2026, 1, 2, tzinfo=UTC)
+    >>> own_hash(Entry(sequence=1, kind=EntryKind.ANSWER, record_id="", time=time, body=b"",
+    ...                previous_hash=GENESIS, hash=""))[:12]
+    '8d9e73045281'
+    """
+    return entry_hash(
+        sequence=entry.sequence,
+        previous_hash=entry.previous_hash,
+        kind=entry.kind,
+        record_id=entry.record_id,
+        time=entry.time,
+        body=entry.body,
+    )
 
 
 class Fault(StrEnum):
@@ -210,7 +237,7 @@ class _Walk:
                 f"{entry.previous_hash}, but entry {last.sequence} has {last.hash}: one of the two "
                 "was replaced.",
             )
-        own = entry_hash(entry.sequence, entry.previous_hash, entry.kind, entry.body)
+        own = own_hash(entry)
         if own != entry.hash:
             self._break(
                 entry.sequence,

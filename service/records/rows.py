@@ -47,7 +47,14 @@ class Chain:
     def append(self, kind: EntryKind, record_id: str, body: bytes) -> int:
         """Adds an entry and returns its sequence."""
         previous, self.sequence = self.hash, self.sequence + 1
-        self.hash = entry_hash(self.sequence, previous, kind, body)
+        self.hash = entry_hash(
+            sequence=self.sequence,
+            previous_hash=previous,
+            kind=kind,
+            record_id=record_id,
+            time=self.time,
+            body=body,
+        )
         self.rows.append(
             {
                 "sequence": self.sequence,

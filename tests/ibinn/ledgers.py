@@ -6,7 +6,7 @@ import dataclasses
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ibinn.chain import GENESIS, entry_hash
+from ibinn.chain import GENESIS, own_hash
 from ibinn.records import (
     OUT_OF_SCOPE,
     AnswerDigest,
@@ -134,8 +134,9 @@ def ledger(contents: tuple[Content, ...] = CONTENTS) -> list[Entry]:
             time=TIME + timedelta(seconds=number),
             body=body,
             previous_hash=previous,
-            hash=entry_hash(number, previous, kind, body),
+            hash="",
         )
+        entry = dataclasses.replace(entry, hash=own_hash(entry))
         entries.append(entry)
         previous = entry.hash
     return entries

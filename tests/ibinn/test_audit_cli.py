@@ -162,7 +162,6 @@ def test_a_sound_ledger_is_intact_and_its_head_is_told(stub: type[StubClient]) -
     ("ledger", "head", "words"),
     [
         (changed(3, body=ledgers.ledger()[1].body), None, "entry 3 says that its hash is"),
-        (changed(3, record_id="f" * 32), None, "entry 3 is filed under record"),
         (ledgers.ledger()[:2] + ledgers.ledger()[3:], None, "entry 3 missing"),
         (ledgers.ledger()[:4], (HEAD.sequence, HEAD.hash), "is not there; the last entry is 4"),
         (ledgers.ledger(), (3, ledgers.ledger()[2].hash), "its head is entry 3, but it holds"),

@@ -59,7 +59,7 @@ def whole(entries: list[Entry]) -> bool:
     """Whether every entry follows from the one before, from the beginning."""
     previous = chain.GENESIS
     for number, entry in enumerate(entries, 1):
-        expected = chain.entry_hash(number, previous, entry.kind, entry.body)
+        expected = chain.own_hash(entry)
         if (entry.sequence, entry.previous_hash, entry.hash) != (number, previous, expected):
             return False
         previous = entry.hash
