@@ -19,7 +19,7 @@ LOOP_ARGS ?=
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := setup
-.PHONY: setup demo serve loop loop-serve test test-all check format proto data train-default trust-report bench-trust bench-server faults fuzz study-small clean distclean help
+.PHONY: setup demo serve console loop loop-serve test test-all check format proto data train-default trust-report bench-trust bench-server faults fuzz study-small clean distclean help
 
 setup: $(STAMP) ## build .venv with the commands ibinn, ibinn-serve, ibinn-train (default)
 
@@ -36,6 +36,9 @@ demo: $(STAMP) ## send images to a server with the embedded model; leaves a PNG 
 
 serve: $(STAMP) ## serve the bundle BUNDLE (default: the embedded model) until Ctrl-C; records in runs/serve
 	@$(BIN)/ibinn-serve --bundle $(BUNDLE) --state-dir runs/serve
+
+console: $(STAMP) ## a web page to try the model on, with a server of its own, until Ctrl-C; records in runs/console
+	@$(BIN)/python -m ibinn.console --bundle $(BUNDLE)
 
 loop: $(STAMP) ## notice drift, hear truths, retrain, promote, recover, on MNIST: out/loop/index.html (under 15 minutes)
 	@$(MAKE) --no-print-directory data DATASETS=mnist

@@ -117,11 +117,14 @@ def run(console: Console) -> list[Answer]:
 
 
 @contextmanager
-def running_server(*, ready_within_s: float = READY_WITHIN_S) -> Iterator[str]:
+def running_server(
+    *, ready_within_s: float = READY_WITHIN_S, options: Sequence[str] = ()
+) -> Iterator[str]:
     """A server in a process of its own; yields its address, and stops it afterwards.
 
     Args:
         ready_within_s: Time for it to say that it is ready.
+        options: More options of its command.
 
     Raises:
         UnavailableError: It is not installed, ended, or did not get ready in time.
@@ -130,7 +133,7 @@ def running_server(*, ready_within_s: float = READY_WITHIN_S) -> Iterator[str]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("IBINN_")}
     lines: queue.Queue[str | None] = queue.Queue()
     with subprocess.Popen(
-        [_server_command(), *_SERVER_OPTIONS],
+        [_server_command(), *_SERVER_OPTIONS, *options],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -14,7 +14,6 @@ from ibinn.rendering.words import p_value, percent
 from ibinn.types import (
     Action,
     DecisionSpace,
-    Explanation,
     Guarantee,
     ModelInfo,
     NearbyClass,
@@ -54,7 +53,7 @@ def guarantee_html(prediction: Prediction) -> str:
     match prediction.guarantee:
         case Guarantee.HELD:
             return markup.notice(
-                "Guarantee HELD: the images of late look like those of calibration.", kind="good"
+                "Guarantee HELD: no drift alarm stands for the images of late.", kind="good"
             )
         case Guarantee.SUSPENDED:
             return markup.notice(
@@ -161,8 +160,8 @@ def heatmap_html(looked: Looked, class_name: str) -> str:
         side=MAP_SIDE,
         element="seen",
     )
-    scale = _scale(explanation)
-    drawn = overlay(explanation.image, heatmap.values, scale=scale, size=MAP_SIDE)
+    scale = float(np.abs(deviations(heatmap.values)).max())
+    drawn = overlay(explanation.image, heatmap.values, size=MAP_SIDE)
     reach = (
         ""
         if explanation.receptive_field_px is None
@@ -211,12 +210,6 @@ def _place(cell: int, shape: tuple[int, ...]) -> str:
     vertical = ("top", "middle", "bottom")[min(2, 3 * row // shape[0])]
     horizontal = ("left", "centre", "right")[min(2, 3 * column // shape[1])]
     return f"at the {vertical} {horizontal}"
-
-
-def _scale(explanation: Explanation) -> float:
-    """One scale for the maps of all classes, so that they can be compared; nats per cell."""
-    largest = max(float(np.abs(deviations(found.values)).max()) for found in explanation.heatmaps)
-    return largest or 1.0
 
 
 def _stated(label: str, what: Html, sentence: str, *, element: str) -> str:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ibinn.console.corruption import SEVERITIES, Corruption, corrupted, reduced
 from ibinn.console.truths import Statement
+from ibinn.decoding import Limits
 from ibinn.errors import (
     IbinnError,
     ImageTooLargeError,
@@ -125,7 +126,11 @@ class Asker:
 
     def damage(self, looked: Looked, corruption: Corruption) -> Damaged:
         """The answers for an image damaged in one way, in every severity."""
-        pixels = reduced(looked.data, looked.prediction.input, looked.info.input_side)
+        info = looked.info
+        limits = Limits(
+            max_bytes=info.max_bytes, max_pixels=info.max_pixels, max_side=info.max_side
+        )
+        pixels = reduced(looked.data, looked.prediction.input, info.input_side, limits=limits)
         images = tuple(corrupted(pixels, corruption, severity) for severity in SEVERITIES)
         answers = []
         for answer in self._client.classify_many(

@@ -76,19 +76,20 @@ def strength(corruption: Corruption, severity: int) -> str:
             return f"by {_ROTATION[at]:g}° about grey"
 
 
-def reduced(data: bytes, seen: InputInfo, side: int) -> Pixels:
+def reduced(data: bytes, seen: InputInfo, side: int, *, limits: Limits) -> Pixels:
     """What a network of this side looks at in an encoded image, uint8 (S, S, 3).
 
     Args:
         data: The encoded image.
         seen: What its answer says was looked at.
         side: S.
+        limits: Of what is decoded.
 
     Raises:
         ImageError: The image does not decode here.
     """
     region = seen.region
-    cut = open_image(data, Limits()).pixels[
+    cut = open_image(data, limits).pixels[
         region.top : region.top + region.height, region.left : region.left + region.width
     ]
     if cut.shape[:2] == (side, side):
@@ -131,7 +132,8 @@ def _about_grey(angle: float) -> npt.NDArray[np.float64]:
     off = math.sin(angle) / math.sqrt(3.0)
     cross = off * np.array([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]])
     along = np.full((3, 3), (1.0 - math.cos(angle)) / 3.0)
-    return math.cos(angle) * np.eye(3) + cross + along
+    turn: npt.NDArray[np.float64] = math.cos(angle) * np.eye(3) + cross + along
+    return turn
 
 
 def _eight_bits(values: npt.NDArray[np.float64]) -> Pixels:

@@ -70,7 +70,7 @@ def damage_html(damaged: Damaged, severity: int) -> str:
         f"Severity {severity}: {answer.verdict.value.replace('_', ' ')}. {answer.reason}",
         kind="headline",
     )
-    return f'{verdict}<div class="pictures">{shown}{drawn}</div>{_table(damaged)}'
+    return f"{verdict}{shown}{drawn}{_table(damaged)}"
 
 
 def _table(damaged: Damaged) -> str:

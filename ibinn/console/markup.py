@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image
 
-_FIGURE_STYLE = {
+_FIGURE_STYLE: dict[Any, Any] = {
     "svg.hashsalt": "ibinn-console",
     "font.size": 10,
     "axes.spines.top": False,
@@ -113,7 +114,7 @@ def drawing(figure: Figure, *, shows: str, caption: str = "", element: str = "")
     """A figure as SVG with its caption, inside the page; see `picture`."""
     buffer = BytesIO()
     with rc_context(_FIGURE_STYLE):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
     return _figure(
         "image/svg+xml", buffer.getvalue(), shows=shows, caption=caption, element=element
     )

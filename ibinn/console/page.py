@@ -58,15 +58,26 @@ def samples() -> dict[str, Sample]:
 def build(asker: Asker) -> gr.Blocks:
     """The page, asking one server."""
     parts = _Page(asker)
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as page:
+    page: gr.Blocks = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600))
+    with page:
         parts.lay_out()
         parts.connect(page)
     return page
 
 
 def theme() -> gr.Theme:
-    """Fonts of the visitor's own machine: nothing is fetched from elsewhere."""
-    return gr.themes.Default(font=_FONTS, font_mono=_MONO)
+    """Fonts of the visitor's own machine: nothing is fetched from elsewhere.
+
+    Hints and the button are darker than Gradio's, which are hard to read.
+    """
+    return gr.themes.Default(primary_hue="blue", font=_FONTS, font_mono=_MONO).set(
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        block_label_text_color="*neutral_700",
+        block_title_text_color="*neutral_700",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+    )
 
 
 def launch(page: gr.Blocks, *, host: str, port: int) -> str:
@@ -112,10 +123,9 @@ class _Page:
         """Makes the components, from the top."""
         self.shown = gr.State(Shown(), time_to_live=_STATE_S)
         gr.HTML("<h1>Which class, and how far can it be trusted?</h1>")
-        with gr.Row(equal_height=True):
-            self.model = gr.HTML(elem_id="model")
-            self.again = gr.Button("Connect again", elem_id="again", scale=0, min_width=160)
+        self.model = gr.HTML(elem_id="model")
         self.trouble = gr.HTML(elem_id="trouble")
+        self.again = gr.Button("Connect again", visible=False, elem_id="again")
         with gr.Row():
             with gr.Column(min_width=320):
                 _heading("1. An image")
@@ -213,7 +223,7 @@ class _Page:
 
     def connect(self, page: gr.Blocks) -> None:
         """Says what happens on which event."""
-        head = [self.shown, self.model, self.trouble, self.per_1000, self.known]
+        head = [self.shown, self.model, self.trouble, self.again, self.per_1000, self.known]
         on: Callable[..., Any] = page.load
         for on in (page.load, self.again.click):
             on(self._connected, self.shown, head, api_visibility="private")
@@ -272,13 +282,15 @@ class _Page:
         try:
             info = self._asker.model()
         except IbinnError as error:
-            return shown, "", self._trouble(error), gr.skip(), gr.skip()
+            again = gr.Button(visible=True)
+            return shown, "", self._trouble(error), again, gr.skip(), gr.skip()
         low, high = alarms.range_per_1000(info)
         slider = gr.Slider(low, high, value=min(max(round(1000 * info.alpha), low), high))
         model = answering.model_html(info, self._asker.target)
         looked, damaged = shown.looked, shown.damaged
         now = Shown(looked=looked, damaged=damaged, info=info)
-        return now, model, "", slider, gr.Dropdown(choices=list(info.classes))
+        classes = gr.Dropdown(choices=list(info.classes))
+        return now, model, "", gr.Button(visible=False), slider, classes
 
     def _uploaded(self, data: bytes | None, shown: Shown, per_1000: float) -> tuple[Any, ...]:
         if data is None:

@@ -18,16 +18,18 @@ h1 { font-size: 1.5rem; font-weight: 600; } h2 { font-size: 1.15rem; font-weight
 .scroll table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 .scroll caption { text-align: left; font-weight: 600; padding: .3rem 0; }
 .scroll th, .scroll td { text-align: left; padding: .15rem .6rem .15rem 0; font-weight: 400;
-  border-bottom: 1px solid #8884; vertical-align: baseline; }
+  border: 0; border-bottom: 1px solid #8884; vertical-align: baseline; }
+#trade-off, #tests, #severity-table { min-width: 32rem; }
+#classes th, #classes td { white-space: nowrap; }
 .scroll thead th { font-size: .85rem; opacity: .8; }
 .bar { display: inline-block; width: 7rem; height: .7rem; margin-right: .5rem;
   background: #8883; border-radius: 3px; }
 .bar > span { display: block; height: 100%; background: #2f79a8; border-radius: 3px; }
 .pictures { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
-.pictures figure { flex: 1 1 240px; max-width: 100%; }
+.pictures figure { flex: 1 1 240px; max-width: 100%; } .pictures img { width: 320px; }
 figure { margin: .4rem 0; }
 figure img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
 figcaption { font-size: .85rem; opacity: .85; }
 :focus-visible { outline: 3px solid #2f79a8 !important; outline-offset: 2px; }
-@media (max-width: 480px) { .bar { width: 4rem; } h1 { font-size: 1.25rem; } }
+@media (max-width: 480px) { .bar { width: 3rem; } h1 { font-size: 1.25rem; } }
 """
