@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from ibinn.chain import entry_hash
+from ibinn.errors import LedgerError
 from ibinn.records import (
     AnswerDigest,
     Entry,
@@ -70,7 +71,16 @@ class Chain:
 
 
 def entry_of(row: Any) -> Entry:
-    """The entry of a row of ``ledger``."""
+    """The entry of a row of ``ledger``.
+
+    Raises:
+        LedgerError: Its kind is none that this version knows.
+    """
+    if row.kind not in EntryKind._value2member_map_:
+        raise LedgerError(
+            f"entry {row.sequence} of the ledger is of the kind {row.kind!r}; expected one of "
+            f"{', '.join(EntryKind)}: it was altered, or a newer version wrote it"
+        )
     return Entry(
         sequence=row.sequence,
         kind=EntryKind(row.kind),
