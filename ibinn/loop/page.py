@@ -34,7 +34,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #1d1d1f; max-width: 66rem; m
        padding: 0 1rem; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .2rem .7rem; border-bottom: 1px solid #ddd; }
-th:first-child, td:first-child { text-align: left; }
+th:first-child, td:first-child { text-align: left; min-width: 12rem; }
 svg { width: 100%; height: auto; }
 .alarm { color: #b00020; font-weight: 600; } .good { color: #1b7a3a; } .step { font-weight: 600; }
 .note { color: #777; } td.time { color: #777; white-space: nowrap; }
@@ -100,6 +100,7 @@ def write_page(
             evidence(samples),
             percent=False,
             top=3.0,
+            bottom=-1.0,
             line_at=1.0,
         ),
         *_recorded(outcome, drawn),

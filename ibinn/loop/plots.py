@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from ibinn.loop.figures import Curve
+from ibinn.loop.figures import Curve, FloatArray
 
 _WIDTH, _HEIGHT = 10.0, 3.2
 _SHADES = ("#e8f3e8", "#fbe9dd", "#fdf0c9", "#e3ecf7")
 _GREY = "#555555"
+_GAP_S = 8.0
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "ibinn-loop",
@@ -63,6 +65,7 @@ def curves(
     marks: Sequence[Mark],
     percent: bool = True,
     top: float | None = None,
+    bottom: float | None = 0.0,
     line_at: float | None = None,
 ) -> str:
     """Curves over time.
@@ -74,6 +77,7 @@ def curves(
         marks: Events.
         percent: Whether values are shares.
         top: Upper end of the axis; None: what the values need.
+        bottom: Its lower end, likewise.
         line_at: A level to mark; None: none.
     """
 
@@ -91,7 +95,7 @@ def curves(
                 fontsize=8,
             )
         for curve in found:
-            axes.plot(curve.at_s, curve.value, lw=1.4, label=curve.name, drawstyle="default")
+            axes.plot(*_with_gaps(curve), lw=1.4, label=curve.name)
         for mark in marks:
             axes.axvline(mark.at_s, color="#b00020", lw=0.9, ls="--")
             axes.annotate(
@@ -108,7 +112,7 @@ def curves(
             axes.axhline(line_at, color=_GREY, lw=0.8, ls=":")
         if percent:
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        axes.set_ylim(bottom=0 if percent else None, top=top)
+        axes.set_ylim(bottom=bottom, top=top)
         axes.set_xlabel("seconds since the loop began")
         axes.set_title(title, loc="left", pad=16, fontweight="bold")
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
@@ -139,6 +143,12 @@ def bars(title: str, groups: Mapping[str, Mapping[str, float]]) -> str:
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
 
     return _svg(draw)
+
+
+def _with_gaps(curve: Curve) -> tuple[FloatArray, FloatArray]:
+    """A curve's points with a break wherever nothing was measured for some seconds."""
+    breaks = np.flatnonzero(np.diff(curve.at_s) > _GAP_S) + 1
+    return np.insert(curve.at_s, breaks, np.nan), np.insert(curve.value, breaks, np.nan)
 
 
 def _svg(draw: Callable[[Figure], None]) -> str:

@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,8 +155,12 @@ def command_path(name: str) -> str:
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment without settings of `ibinn`: the loop brings its own."""
-    return {key: value for key, value in os.environ.items() if not key.startswith("IBINN_")}
+    """This process's environment without settings of `ibinn`: the loop brings its own.
+
+    Threads that wait for each other yield their core: server, training and database share few.
+    """
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("IBINN_")}
+    return {"OMP_WAIT_POLICY": "PASSIVE", **kept}
 
 
 @contextlib.contextmanager
@@ -206,7 +211,9 @@ def running_database(folder: Path, *, kind: str) -> Iterator[Database]:
                     "installed; install the extra dev, or use --database sqlite"
                 ) from error
         else:
-            server = get_server(folder / "postgresql")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # on folders that it chooses for its socket
+                server = get_server(folder / "postgresql")
             try:
                 yield Database(kind="PostgreSQL", url=_with_driver(server.get_uri()))
             finally:

@@ -85,7 +85,7 @@ class Scenario:
         name="arrival",
         title=f"a class arrives that the model does not know ({MISSING}); half of all is noisy",
         images=4_000,
-        missing=0.35,
+        missing=0.4,
         noisy=0.5,
     )
     recovery_images: int = 1_500

@@ -33,7 +33,6 @@ from ibinn.types import Guarantee
 RULES = Path("deployment/monitoring/rules")
 RECORDED = (
     "model:ibinn_top_label_ece",
-    "model:ibinn_top_label_ece_limit",
     "model:ibinn_accuracy",
     "model:ibinn_expected_accuracy_assuming_covariate_shift",
     "model:ibinn_flag_rate",

@@ -20,7 +20,7 @@ from ibinn.records import Provenance, Selection
 from ibinn.types import Guarantee, Prediction, Verdict
 
 _WINDOW = 32
-_LABELLERS = 4
+_LABELLERS = 8
 _PER_MESSAGE = 1
 """One image a message: they come one after the other, and none waits for the next."""
 
