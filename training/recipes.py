@@ -11,6 +11,7 @@ from ibinn.images import JpegStep, PreprocessingConfig
 from training.augment import AugmentConfig
 from training.config import (
     FitConfig,
+    ObjectiveConfig,
     OptimizerConfig,
     ScheduleConfig,
 )
@@ -153,6 +154,7 @@ def _mnist_loop() -> FitConfig:
         preprocessing=PreprocessingConfig(
             side=28, mean=(0.13, 0.13, 0.13), std=(0.3, 0.3, 0.3), interpolation="box"
         ),
+        objective=ObjectiveConfig(gamma=4.0),
         optimizer=OptimizerConfig(name="muon", learning_rate=6e-3, momentum=0.9),
         augment=AugmentConfig(crop_padding=1),
         split=SplitConfig(validation=0.02, calibration_a=0.1, calibration_b=0.15, test=0.03),
