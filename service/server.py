@@ -43,6 +43,9 @@ from service.traces import tracer_of
 
 _log = logging.getLogger(__name__)
 
+EMBEDDED = "embedded"
+"""Stands for a folder's name where the model that comes with the software serves."""
+
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _FAREWELL_S = 1.0
@@ -314,7 +317,8 @@ async def serve(
         # A lone server says early that it lives. One of several must not listen before it can
         # answer: it would get its share of the calls, which the others could have answered.
         steps = _loaded_and_started if reuse_port else _started_and_loaded
-        starting = asyncio.create_task(steps(server, lambda: load(bundle)))
+        name = EMBEDDED if settings.bundle is None else bundle.name
+        starting = asyncio.create_task(steps(server, lambda: load(bundle), name))
         await asyncio.wait((starting, stop), return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             tuning.after_loading()
@@ -328,14 +332,14 @@ async def serve(
 
 
 async def _started_and_loaded(
-    server: Server, load: Callable[[], Classifier]
+    server: Server, load: Callable[[], Classifier], bundle: str
 ) -> tuple[Addresses, ModelInfo]:
     addresses = await server.start()
-    return addresses, await server.load(load)
+    return addresses, await server.load(load, bundle=bundle)
 
 
 async def _loaded_and_started(
-    server: Server, load: Callable[[], Classifier]
+    server: Server, load: Callable[[], Classifier], bundle: str
 ) -> tuple[Addresses, ModelInfo]:
-    info = await server.load(load)
+    info = await server.load(load, bundle=bundle)
     return await server.start(), info
