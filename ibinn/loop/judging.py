@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ import numpy as np
 
 from ibinn.errors import DataError
 from ibinn.loop.digits import MISSING, Picture, picture, read_digits
+from ibinn.loop.processes import clean_environment
 from ibinn.types import Prediction, Verdict
 
 BINS = 15
@@ -121,8 +121,9 @@ def judged_apart(bundle: Path, data: Path) -> Judged:
         DataError: It failed; its last words are in the message.
     """
     command = [sys.executable, "-m", "ibinn.loop.judging", str(bundle), str(data)]
-    # The package may lie in the working directory alone.
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=clean_environment()
+    )
     if done.returncode:
         raise DataError(f"judging {bundle} failed: {done.stderr.strip()[-500:]}")
     values = json.loads(done.stdout.splitlines()[-1])
