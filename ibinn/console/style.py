@@ -18,8 +18,8 @@ h1 { font-size: 1.5rem; font-weight: 600; } h2 { font-size: 1.15rem; font-weight
 .scroll table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 .scroll caption { text-align: left; font-weight: 600; padding: .3rem 0; }
 .scroll th, .scroll td { text-align: left; padding: .15rem .6rem .15rem 0; font-weight: 400;
-  border: 0; border-bottom: 1px solid #8884; vertical-align: baseline; }
-#trade-off, #tests, #severity-table { min-width: 32rem; }
+  border: 0 !important; border-bottom: 1px solid #8884 !important; vertical-align: baseline; }
+#trade-off, #tests { min-width: 32rem; } #severity-table { min-width: 36rem; }
 #classes th, #classes td { white-space: nowrap; }
 .scroll thead th { font-size: .85rem; opacity: .8; }
 .bar { display: inline-block; width: 7rem; height: .7rem; margin-right: .5rem;
