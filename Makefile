@@ -13,13 +13,14 @@ PYTEST_ARGS ?=
 REPORT_ARGS ?=
 BENCH_ARGS ?=
 FAULTS_ARGS ?=
+RECORDS_ARGS ?=
 FUZZ_ARGS ?=
 LOOP_ARGS ?=
 
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := setup
-.PHONY: setup demo serve console loop loop-serve test test-all check format proto data train-default trust-report bench-trust bench-server faults fuzz study-small clean distclean help
+.PHONY: setup demo serve console loop loop-serve test test-all check format proto data train-default trust-report bench-trust bench-server bench-records faults durability fuzz study-small clean distclean help
 
 setup: $(STAMP) ## build .venv with the commands ibinn, ibinn-serve, ibinn-train (default)
 
@@ -87,8 +88,15 @@ bench-server: $(STAMP) ## what the server adds, keeps and withstands: out/server
 	@mkdir -p out
 	$(BIN)/python -m tests.benchmarks.bench_server --out out/server-benchmarks.json $(BENCH_ARGS)
 
+bench-records: $(STAMP) ## what records cost, and answers while their database is bad: out/records-benchmarks.json (under 6 minutes)
+	@mkdir -p out
+	$(BIN)/python -m tests.benchmarks.bench_records --out out/records-benchmarks.json $(RECORDS_ARGS)
+
 faults: $(STAMP) ## signals, kills, rude callers and overload against a server: out/faults.json (3 to 8 minutes)
 	$(BIN)/python -m tests.faults --out out/faults.json $(FAULTS_ARGS)
+
+durability: $(STAMP) ## 10,000 statements under kill -9 of server and database: out/durability.json (4 to 10 minutes)
+	$(BIN)/python -m tests.faults --durability --out out/durability.json $(FAULTS_ARGS)
 
 fuzz: $(STAMP) ## mutated images, messages and connections against a server (FUZZ_ARGS="--inputs N --seed S"): out/fuzz
 	$(BIN)/python -m tests.fuzz.campaign --out out/fuzz $(FUZZ_ARGS)

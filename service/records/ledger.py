@@ -52,6 +52,20 @@ from service.records.schema import (
 
 _PAGE = 1000
 
+# Made once: to make a statement takes longer than to run it.
+_HEAD = sa.select(ledger_head).where(ledger_head.c.id == HEAD_ID)
+_HEAD_TO_MOVE = _HEAD.with_for_update()
+_MOVE_HEAD = (
+    ledger_head.update()
+    .where(ledger_head.c.id == HEAD_ID)
+    .values(sequence=sa.bindparam("to_sequence"), hash=sa.bindparam("to_hash"))
+)
+_KNOWN = sa.select(answers.c.record_id).where(
+    answers.c.record_id.in_(sa.bindparam("ids", expanding=True))
+)
+_INSERT_ENTRIES = ledger.insert()
+_INSERT_ANSWERS = answers.insert()
+
 
 class Ledger:
     """The records of one database; safe to use from several threads.
@@ -139,11 +153,7 @@ class Ledger:
             return
         ids = [answer.digest.record_id for answer, _ in made]
         with self._append() as (connection, chain):
-            known = set(
-                connection.scalars(
-                    sa.select(answers.c.record_id).where(answers.c.record_id.in_(ids))
-                )
-            )
+            known = set(connection.scalars(_KNOWN, {"ids": ids}))
             inserted = [
                 rows.answer_row(
                     answer, chain.append(EntryKind.ANSWER, answer.digest.record_id, body)
@@ -152,7 +162,7 @@ class Ledger:
                 if answer.digest.record_id not in known
             ]
             if inserted:
-                connection.execute(answers.insert(), inserted)
+                connection.execute(_INSERT_ANSWERS, inserted)
 
     def append_feedback(
         self, statement: Feedback, *, caller: str, digest: AnswerDigest | None
@@ -313,7 +323,7 @@ class Ledger:
             RecordsUnavailableError: The database cannot be reached.
         """
         with self._read() as connection:
-            head = self._head(connection, sa.select(ledger_head))
+            head = self._head(connection, _HEAD)
             query = sa.select(ledger).where(
                 ledger.c.sequence > after, ledger.c.sequence <= head.sequence
             )
@@ -440,7 +450,7 @@ class Ledger:
         return None if row is None else (bodies.read_guarantee(row.body), row.time)
 
     def _head(self, connection: Connection, query: sa.Select[Any]) -> Any:
-        head = connection.execute(query.where(ledger_head.c.id == HEAD_ID)).one_or_none()
+        head = connection.execute(query).one_or_none()
         if head is None:
             raise LedgerError(
                 f"the records in {self.name} have lost the row of their head; restore them from a "
@@ -452,17 +462,13 @@ class Ledger:
     def _append(self, time: datetime | None = None) -> Iterator[tuple[Connection, rows.Chain]]:
         """A transaction that holds the ledger's head; what the chain has at the end is kept."""
         with self._write() as connection:
-            head = self._head(connection, sa.select(ledger_head).with_for_update())
+            head = self._head(connection, _HEAD_TO_MOVE)
             chain = rows.Chain(head.sequence, head.hash, time or datetime.now(UTC))
             yield connection, chain
             if not chain.rows:
                 return
-            connection.execute(ledger.insert(), chain.rows)
-            connection.execute(
-                ledger_head.update()
-                .where(ledger_head.c.id == HEAD_ID)
-                .values(sequence=chain.sequence, hash=chain.hash)
-            )
+            connection.execute(_INSERT_ENTRIES, chain.rows)
+            connection.execute(_MOVE_HEAD, {"to_sequence": chain.sequence, "to_hash": chain.hash})
 
     @contextlib.contextmanager
     def _write(self) -> Iterator[Connection]:

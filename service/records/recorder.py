@@ -182,8 +182,9 @@ class Recorder:
         """Writes what waits, for at most the time limit of records, and closes the database."""
         if self._sweeping is not None:
             self._sweeping.cancel()
+        until = time.monotonic() + self._timeout_s
         await asyncio.to_thread(self._writer.stop, self._timeout_s)
-        self._threads.stop()
+        await asyncio.to_thread(self._threads.stop, until - time.monotonic())
         self.ledger.close()
 
     def state(self) -> RecordsState:

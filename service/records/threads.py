@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -39,10 +40,13 @@ class Threads:
         self._waiting.put((future, action))
         return future
 
-    def stop(self) -> None:
-        """Ends the threads after what waits; does not wait for them."""
+    def stop(self, timeout_s: float) -> None:
+        """Ends the threads after what waits, and waits for them for at most so long."""
         for _ in self._threads:
             self._waiting.put(None)
+        until = time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
 
     def _run(self) -> None:
         while (found := self._waiting.get()) is not None:

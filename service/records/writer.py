@@ -30,8 +30,9 @@ _log = logging.getLogger(__name__)
 
 MAX_BATCH = 128
 """Most answers in one transaction."""
-GATHER_S = 0.02
-"""How long an answer that nobody waits for waits for more, so that a quiet disk stays quiet."""
+GATHER_S = 0.05
+"""How long an answer that nobody waits for waits for more: whatever its size, a transaction costs
+milliseconds of the processor and one wait for the disk."""
 MAX_IMAGE_BYTES = 256 * 2**20
 """Most bytes of images that wait; what comes on top is recorded without its image."""
 

@@ -3,7 +3,8 @@
     python -m tests.faults --out out/faults.json [--only rude-callers]
 
 Prints what each scenario found, writes all figures, and ends with status 1 where a law is broken.
-Everything stays on this machine and ends by itself, after three to eight minutes.
+Everything stays on this machine and ends by itself, after three to eight minutes. With
+``--durability``: statements under kill -9 of servers and databases instead (`make durability`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 
-from tests.faults import deaths, draining, leaks, overload, sharing, storm
+from tests.faults import deaths, draining, durability, leaks, overload, sharing, storm
 from tests.faults.laws import Result, tried
 
 Told = Callable[[str], None]
@@ -42,6 +43,16 @@ SCENARIOS: dict[str, Callable[[Told], Result]] = {
     "storm-of-connections": lambda told: storm.of_connections(),
 }
 
+DURABILITY: dict[str, Callable[[Told], Result]] = {
+    "sqlite": lambda told: durability.on_sqlite(),
+    "postgresql": lambda told: durability.on_postgresql(),
+    "sqlite-two-workers": lambda told: durability.on_sqlite(count=3000, kills=8, workers=2),
+    "postgresql-best-effort": lambda told: durability.on_postgresql(
+        count=3000, server_kills=2, database_kills=2, audit="best_effort"
+    ),
+}
+"""What is acknowledged while servers and databases are killed: `make durability`."""
+
 TIMED = ("overload", "fairness-between-callers", "explain-yields-to-classify")
 """Those about rates and latencies, which get up to three attempts (`tests.faults.laws.tried`)."""
 
@@ -50,16 +61,18 @@ def main() -> int:
     """Runs the scenarios; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--only", choices=tuple(SCENARIOS), action="append")
+    parser.add_argument("--only", choices=(*SCENARIOS, *DURABILITY), action="append")
+    parser.add_argument("--durability", action="store_true", help="those about records")
     options = parser.parse_args()
+    known = SCENARIOS | DURABILITY
     console = Console()
     found: dict[str, Any] = {}
     broken = 0
     begin = time.monotonic()
-    for name in options.only or SCENARIOS:
+    for name in options.only or (DURABILITY if options.durability else SCENARIOS):
         start = time.monotonic()
         with console.status(name) as status:
-            measure = functools.partial(SCENARIOS[name], functools.partial(_tell, status, name))
+            measure = functools.partial(known[name], functools.partial(_tell, status, name))
             result, attempts = tried(measure, times=3 if name in TIMED else 1)
         seconds = time.monotonic() - start
         verdict = "[red]broken[/red]" if result.broken else "[green]kept[/green]"

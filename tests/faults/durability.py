@@ -61,7 +61,7 @@ class DurabilityResult:
         unrecorded: Those among them without a record.
         answered_twice: Answers with more than one record.
         entries: On record.
-        intact: Whether the database's check finds the chain whole and the tables as it says.
+        wrong: What the database's check finds wrong with the chain and the tables made of it.
         agrees: Whether ``ibinn-serve records verify`` and ``ibinn audit verify`` say the same.
         feedback_ended: How the calls of SubmitFeedback ended; likewise Classify's.
         slowest_s: Longest acknowledged call of SubmitFeedback.
@@ -83,7 +83,7 @@ class DurabilityResult:
     unrecorded: int
     answered_twice: int
     entries: int
-    intact: bool
+    wrong: tuple[str, ...]
     agrees: bool
     feedback_ended: dict[str, int]
     classify_ended: dict[str, int]
@@ -111,7 +111,7 @@ class DurabilityResult:
                 f"{self.unrecorded} received answers have no record",
             ),
             (not self.answered_twice, f"{self.answered_twice} answers have several records"),
-            (self.intact, "the records are not whole"),
+            (not self.wrong, f"the records are not whole: {self.wrong[:3]}"),
             (self.agrees, "the commands that verify say otherwise"),
             (own <= {ANSWERED, "UNAVAILABLE"}, f"calls ended with {own}"),
             (by_transport <= _EXPECTED, f"the transport ended calls with {by_transport}"),
@@ -162,6 +162,22 @@ def on_postgresql(
     with running_postgresql(fsync=fsync) as server, tempfile.TemporaryDirectory() as folder:
         url = server.new_database()
         return _Trial(url, Path(folder), server, victims, audit=audit, workers=1).run(count, seed)
+
+
+def wrong(url: str) -> tuple[str, ...]:
+    """What the database's own check finds."""
+    return _audit(url)[1]
+
+
+def _audit(url: str) -> tuple[int, tuple[str, ...]]:
+    """How many entries there are, and what is wrong with them and the tables made of them."""
+    engine = database.engine(database.checked_url(url), timeout_s=_PATIENCE_S)
+    try:
+        found = auditing.audit(engine)
+    finally:
+        engine.dispose()
+    breaks = (each.words for each in found.chain.breaks)
+    return found.chain.count, (*breaks, *found.findings)
 
 
 @contextlib.contextmanager
@@ -275,25 +291,22 @@ class _Trial:
         self._life.close()
 
     def _client_verifies(self) -> bool:
-        command = (sys.executable, "-m", "ibinn", "audit", "verify")
-        done = _command(*command, "--server", self._server.target)
+        ibinn = str(Path(sys.executable).with_name("ibinn"))
+        done = _command(ibinn, "audit", "verify", "--server", self._server.target)
         return done.returncode == 0
 
     def _result(self, heard: Heard, *, seed: int, seconds: float, agrees: bool) -> DurabilityResult:
-        url = database.checked_url(self._url)
-        engine = database.engine(url, timeout_s=_PATIENCE_S)
-        audit = auditing.audit(engine)
-        engine.dispose()
+        entries, found = _audit(self._url)
         words = (sys.executable, "-m", "service", "records", "verify", "--records", self._url)
         done = _command(*words)
         told = re.search(r"entries: (\d+)", done.stdout)
-        agrees &= done.returncode == 0 and told is not None and int(told[1]) == audit.chain.count
+        agrees &= done.returncode == 0 and told is not None and int(told[1]) == entries
         answers, said = self._kept()
         by_source = Counter((entry.record_id, entry.provenance.source) for entry in said)
         by_id = {entry.feedback_id: entry for entry in said}
         received = Counter(heard.answers)
         return DurabilityResult(
-            database=url.get_backend_name(),
+            database=self._url.partition(":")[0].partition("+")[0],
             audit=self._audit,
             workers=self._workers,
             seed=seed,
@@ -307,8 +320,8 @@ class _Trial:
             answers=received.total(),
             unrecorded=sum(record_id not in answers for record_id in received),
             answered_twice=answers.total() - len(answers) + received.total() - len(received),
-            entries=audit.chain.count,
-            intact=audit.intact,
+            entries=entries,
+            wrong=found,
             agrees=agrees,
             feedback_ended=dict(heard.feedback),
             classify_ended=dict(heard.classify),

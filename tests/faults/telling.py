@@ -111,7 +111,7 @@ class Callers:
         tellers: Callers of SubmitFeedback, likewise.
     """
 
-    def __init__(self, *, count: int, seed: int, classifiers: int = 4, tellers: int = 32) -> None:
+    def __init__(self, *, count: int, seed: int, classifiers: int = 16, tellers: int = 32) -> None:
         self.heard = Heard()
         self._count = count
         self._random = random.Random(seed)
@@ -133,9 +133,10 @@ class Callers:
 
     async def call(self) -> None:
         """Calls until as many statements as wanted are acknowledged."""
+        tasks: list[asyncio.Task[Any]]
         tasks = [asyncio.create_task(self._classify()) for _ in range(self._classifiers)]
         tasks += [asyncio.create_task(self._tell()) for _ in range(self._tellers)]
-        over = asyncio.create_task(self._over.wait())
+        over: asyncio.Task[Any] = asyncio.create_task(self._over.wait())
         done, _ = await asyncio.wait([over, *tasks], return_when=asyncio.FIRST_COMPLETED)
         self._over.set()
         for task in tasks:

@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -26,6 +27,16 @@ import pytest
 PATIENCE_S = 60.0
 KINDS = ("sqlite", pytest.param("postgresql", marks=pytest.mark.slow))
 _USER = "postgres"
+_AS_NOBODY = """
+import os, pwd, sys
+os.setgroups([])
+nobody = pwd.getpwnam("nobody")
+os.setgid(nobody.pw_gid)
+os.setuid(nobody.pw_uid)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""PostgreSQL refuses to run as root. A program of its own changes the user: what `subprocess` does
+for it is a fork, which a process with gRPC's threads does not survive."""
 
 
 def binaries() -> Path:
@@ -53,21 +64,19 @@ class PostgreSQL:
         self._folder = folder
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
-        # PostgreSQL refuses to run as root.
-        self._as: dict[str, Any] = {}
+        self._as: tuple[str, ...] = ()
         if os.geteuid() == 0:
-            self._as = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+            self._as = (sys.executable, "-c", _AS_NOBODY)
             shutil.chown(folder, "nobody", "nogroup")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         arguments = ["-D", str(self._data), "-U", _USER, "--auth=trust", "--no-sync", "-E", "UTF8"]
         subprocess.run(
-            [self._bin / "initdb", *arguments, "--locale=C"],
+            [*self._as, self._bin / "initdb", *arguments, "--locale=C"],
             check=True,
             capture_output=True,
             cwd=folder,
-            **self._as,
         )
 
     @property
@@ -83,12 +92,11 @@ class PostgreSQL:
         # Appended to: a server that is started again goes on with it.
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self._bin / "postgres", "-D", self._data, "-k", self._folder, *words],
+                [*self._as, self._bin / "postgres", "-D", self._data, "-k", self._folder, *words],
                 stdout=log,
                 stderr=log,
                 cwd=self._folder,
                 start_new_session=True,
-                **self._as,
             )
         deadline = time.monotonic() + PATIENCE_S
         while True:
@@ -104,10 +112,16 @@ class PostgreSQL:
     def kill(self) -> None:
         """Ends all its processes at once, as a crash would (SIGKILL)."""
         assert self._process is not None
-        for pid in [*_children(self.pid), self.pid]:
+        # Stopped first: it must not begin a process that would outlive it.
+        os.kill(self.pid, signal.SIGSTOP)
+        pids = _children(self.pid)
+        for pid in [*pids, self.pid]:
             signal_unless_gone(pid, signal.SIGKILL)
         self._process.wait()
-        (self._data / "postmaster.pid").unlink(missing_ok=True)
+        deadline = time.monotonic() + PATIENCE_S
+        while any(map(_lives, pids)):
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
 
     def pause(self) -> None:
         """All its processes stand still (SIGSTOP); connections stay open."""
@@ -166,6 +180,15 @@ def signal_unless_gone(pid: int, number: int) -> None:
 def _children(pid: int) -> list[int]:
     tasks = Path(f"/proc/{pid}/task/{pid}/children")
     return [int(child) for child in tasks.read_text().split()] if tasks.exists() else []
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process is neither gone nor only waited for."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return text.rpartition(")")[2].split()[0] not in "ZX"
 
 
 @pytest.fixture(scope="session")
