@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from compose_spec import PyCompose
 
-from deployment.checks.found import FOLDER
+from deployment.checks.found import FOLDER, loaded
 
 FILE = FOLDER / "compose.yaml"
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Z_]+)(?P<rule>:-|:\?)?(?P<text>[^}]*)\}")
@@ -35,7 +35,7 @@ def filled(text: str) -> str:
 
 def wrong(text: str) -> Iterator[str]:
     """What is wrong with a compose file without variables."""
-    spec: dict[str, Any] = yaml.safe_load(text)
+    spec: dict[str, Any] = loaded(text)
     try:
         PyCompose.from_yaml(yaml.safe_dump(spec))
     except ValueError as error:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "deployment"
@@ -25,3 +29,14 @@ def program(name: str, *, package: str) -> str:
     if path is None:
         raise ToolMissingError(f"{name} is not installed; `make` installs it with {package}")
     return path
+
+
+def loaded_all(text: str) -> Iterator[Any]:
+    """The documents of a YAML text, by libyaml where PyYAML has it: ten times as fast."""
+    yield from yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def loaded(text: str) -> Any:
+    """The only document of a YAML text."""
+    (document,) = loaded_all(text)
+    return document
