@@ -31,13 +31,13 @@ from ibinn.serving import ServerState
 from ibinn.types import Guarantee
 
 RULES = Path("deployment/monitoring/rules")
-RECORDED = (
-    "model:ibinn_top_label_ece",
-    "model:ibinn_accuracy",
-    "model:ibinn_expected_accuracy_assuming_covariate_shift",
-    "model:ibinn_flag_rate",
-)
-"""Recording rules whose series go into the page, over windows of five minutes."""
+RECORDED = {
+    "model:ibinn_top_label_ece": "calibration error",
+    "model:ibinn_accuracy": "accuracy of the labelled",
+    "model:ibinn_expected_accuracy_assuming_covariate_shift": "expected accuracy",
+    "model:ibinn_flag_rate": "flag rate",
+}
+"""Recording rules whose series over windows of five minutes go into the page, and what they are."""
 _RELOADED_WITHIN_S = 180.0
 _POLL_S = 0.25
 _T = TypeVar("_T")
@@ -78,7 +78,7 @@ class Outcome:
         decision: ``decision.json`` of the promotion.
         database: Which.
         alerts: Alerts of Prometheus that fired; None: there was no Prometheus, or without rules.
-        recorded: Series of Prometheus's recording rules by rule and model: (seconds, value).
+        recorded: Series of Prometheus's recording rules by figure and model: (seconds, value).
         seconds: Seconds of each step by name.
     """
 
@@ -364,9 +364,12 @@ class Story:
         began = self._timeline.began.timestamp()
         end = began + self._timeline.now_s()
         found = {}
-        for name in RECORDED:
+        base = self._operator.weights(self._operator.models / "base")
+        for name, words in RECORDED.items():
             for labels, points in prometheus.series(f'{name}{{window="5m"}}', start=began, end=end):
-                told = f"{name.partition(':')[2]}, model {labels.get('model', '')[:8]}"
+                digest = labels.get("model", "").partition("-")[0]
+                model = "base" if digest and base.startswith(digest) else "new"
+                told = f"{words}, {model} model"
                 found[told] = tuple((at - began, value) for at, value in points)
         return found
 
