@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -23,6 +25,7 @@ from ibinn.types import (
 )
 
 MAP_SIDE = 320
+MOST_CLASSES = 20
 
 _VERDICTS = {
     Verdict.NOT_FLAGGED: "good",
@@ -87,15 +90,18 @@ def answer_html(looked: Looked) -> str:
 
 
 def classes_table(prediction: Prediction) -> str:
-    """Every class with its probability."""
+    """The classes with their probabilities, the rest together."""
     rows: list[tuple[Cell, ...]] = [
         (
             score.name,
             Html(f"{markup.bar(score.probability).text}{percent(score.probability)}"),
             p_value(score.p_value),
         )
-        for score in prediction.classes
+        for score in prediction.classes[:MOST_CLASSES]
     ]
+    if rest := prediction.classes[MOST_CLASSES:]:
+        share = math.fsum(score.probability for score in rest)
+        rows.append((f"{len(rest):,} others", percent(share), "–"))
     return markup.table(
         "Classes, most probable first",
         ("class", "probability", "p of belonging"),
@@ -124,11 +130,13 @@ def evidence_html(looked: Looked) -> str:
     """The image as it came, decision space and near classes; the heatmap is `heatmap_html`."""
     explanation = looked.explanation
     if explanation is None:
-        return markup.notice(
-            "This model has no heatmaps and no decision space: its network does not end in an "
-            "orthonormal pooling.",
-            kind="plain",
+        why = (
+            "The console's token may not ask for explanations."
+            if looked.info.explainable
+            else "This model has no heatmaps and no decision space: its network does not end in "
+            "an orthonormal pooling."
         )
+        return markup.notice(why, kind="plain")
     parts = []
     if (space := explanation.decision_space) is not None:
         parts.append(

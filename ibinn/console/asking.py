@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class Looked:
         data: The encoded image, as it was sent.
         info: The model that answered.
         prediction: The answer.
-        explanation: None where the model has no heatmaps.
+        explanation: None where the model has no heatmaps, or the token may not ask for them.
     """
 
     name: str
@@ -101,13 +102,20 @@ class Asker:
             )
         weights = info.versions.weights
         group = group_of(data)
-        if not info.explainable:
-            answer = self._client.classify(data, model=weights, group_id=group)
-            return Looked(name=name, data=data, info=info, prediction=answer, explanation=None)
-        classes = info.classes if len(info.classes) <= MOST_MAPS else None
-        found = self._client.explain(data, classes=classes, model=weights, group_id=group)
+        explanation = None
+        if info.explainable:
+            classes = info.classes if len(info.classes) <= MOST_MAPS else None
+            # A token may be good for answers alone.
+            with contextlib.suppress(NotAllowedError):
+                explanation = self._client.explain(
+                    data, classes=classes, model=weights, group_id=group
+                )
+        if explanation is None:
+            prediction = self._client.classify(data, model=weights, group_id=group)
+        else:
+            prediction = explanation.prediction
         return Looked(
-            name=name, data=data, info=info, prediction=found.prediction, explanation=found
+            name=name, data=data, info=info, prediction=prediction, explanation=explanation
         )
 
     def with_heatmap(self, looked: Looked, class_name: str) -> Looked:

@@ -179,7 +179,7 @@ class _Page:
                     value=0,
                     step=1,
                     label="Severity",
-                    info="0 is the image itself. The first one asks for all six.",
+                    info="0 is the image itself. The server is asked about all six at once.",
                     elem_id="severity",
                 )
                 self.damage = gr.HTML(elem_id="damage")

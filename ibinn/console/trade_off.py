@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 from ibinn.types import Group, ModelInfo, TestInfo
 
@@ -76,7 +76,9 @@ def false_alarms(info: ModelInfo, alpha: float) -> FalseAlarms:
     """
     n = info.calibration_count
     k = math.floor(alpha * (n + 1) + _SAME)
-    low, high = (0.0, 0.0) if k == 0 else (float(beta.ppf(q, k, n + 1 - k)) for q in (0.025, 0.975))
+    low, high = (
+        (0.0, 0.0) if k == 0 else (float(betaincinv(k, n + 1 - k, q)) for q in (0.025, 0.975))
+    )
     counted = dict(info.metrics).get(f"false_flag_rate@{alpha:g}")
     return FalseAlarms(alpha=alpha, low=low, high=high, measured=counted)
 

@@ -71,6 +71,18 @@ def test_an_answer_is_shown_with_its_verdict_and_reason_in_words(verdict: Verdic
     assert "{cat" in page
 
 
+def test_of_many_classes_the_most_probable_are_listed_and_the_rest_added_up() -> None:
+    prediction = make_prediction()
+    many = tuple(
+        dataclasses.replace(prediction.top, name=f"class-{number}", probability=0.01)
+        for number in range(100)
+    )
+    page = answering.classes_table(dataclasses.replace(prediction, classes=many))
+    assert "class-19<" in page
+    assert "class-20<" not in page
+    assert "80 others</th><td>80.0 %" in page
+
+
 def test_a_decision_is_shown_with_its_rule_and_cost_and_its_absence_is_said() -> None:
     decision = Decision(
         action=Action.REJECT_INPUT,
@@ -140,7 +152,12 @@ def test_the_evidence_holds_the_decision_space_and_near_classes() -> None:
     assert "1.8 standard deviations from the boundary between cat and dog" in page
     assert "on the side of cat" in page
     assert "near cat, whatever the image" in page
-    assert "no heatmaps" in answering.evidence_html(looked(explained=False))
+    without = looked(explained=False)
+    assert "token may not ask" in answering.evidence_html(without)
+    without = dataclasses.replace(
+        without, info=dataclasses.replace(without.info, explainable=False)
+    )
+    assert "no heatmaps" in answering.evidence_html(without)
 
 
 def test_the_p_value_of_a_group_is_bonferronis() -> None:

@@ -59,6 +59,7 @@ class StubClient:
         self.info = info
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.fails_at: int | None = None
+        self.may_explain = True
 
     def model(self) -> ModelInfo:
         return self.info
@@ -69,6 +70,8 @@ class StubClient:
 
     def explain(self, image: bytes, *, classes: Any, **options: Any) -> Explanation:
         self.asked.append(("explain", {"classes": classes, **options}))
+        if not self.may_explain:
+            raise NotAllowedError("no role explain", code="PERMISSION_DENIED")
         maps = tuple(
             Heatmap(
                 class_name=name,
@@ -131,6 +134,15 @@ def test_a_model_without_heatmaps_is_asked_to_classify() -> None:
     assert client.asked[0][0] == "classify"
     assert found.explanation is None
     assert asker(client).with_heatmap(found, "cat") is found
+
+
+def test_a_token_that_is_good_for_answers_alone_gets_them() -> None:
+    client = StubClient(make_info())
+    client.may_explain = False
+    found = looked(client)
+    assert [method for method, _ in client.asked] == ["explain", "classify"]
+    assert found.explanation is None
+    assert found.prediction.top.name == "cat"
 
 
 def test_an_image_over_the_servers_limit_is_not_sent() -> None:
