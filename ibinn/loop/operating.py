@@ -26,7 +26,7 @@ from ibinn.loop.timeline import Timeline
 from ibinn.manifest import read as read_manifest
 
 RECIPE = "mnist-loop"
-RETRAINING = ("epochs=8", "optimizer.learning_rate=0.006")
+RETRAINING = ("epochs=6", "optimizer.learning_rate=0.006", "objective.gamma=8")
 """More than fine-tuning usually takes: noise of this kind is far from what the base knows."""
 REPLAY = 0.5
 """Share of the old training images that is trained on again."""
