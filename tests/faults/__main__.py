@@ -46,7 +46,7 @@ SCENARIOS: dict[str, Callable[[Told], Result]] = {
 DURABILITY: dict[str, Callable[[Told], Result]] = {
     "sqlite": lambda told: durability.on_sqlite(),
     "postgresql": lambda told: durability.on_postgresql(),
-    "sqlite-two-workers": lambda told: durability.on_sqlite(count=3000, kills=8, workers=2),
+    "sqlite-two-workers": lambda told: durability.on_sqlite(count=3000, kills=4, workers=2),
     "postgresql-best-effort": lambda told: durability.on_postgresql(
         count=3000, server_kills=2, database_kills=2, audit="best_effort"
     ),

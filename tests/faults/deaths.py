@@ -207,7 +207,7 @@ async def _worker_killed(
             now = await asyncio.to_thread(server.scrape)
             shrunk |= dict.fromkeys(_shrunk(before, now))
             before = now
-            if total(now, "ibinn_worker_restarts_total") and await _all_serve(server):
+            if total(now, "ibinn_worker_restarts_total") and await all_serve(server):
                 back = time.monotonic()
                 break
             await asyncio.sleep(0.05)
@@ -248,7 +248,7 @@ async def _connected(channel: grpc.aio.Channel) -> None:
             await channel.channel_ready()
 
 
-async def _all_serve(server: ServerProcess) -> bool:
+async def all_serve(server: ServerProcess) -> bool:
     """Whether the kernel deals connections to as many workers as before."""
     samples = await asyncio.to_thread(server.scrape)
     if total(samples, "ibinn_workers") != 2:

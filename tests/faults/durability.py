@@ -28,6 +28,7 @@ from service.converters import records as bodies
 from service.records import auditing, database
 from service.records.ledger import Ledger
 from tests.faults.calls import ANSWERED, BY_TRANSPORT
+from tests.faults.deaths import all_serve
 from tests.faults.laws import broken
 from tests.faults.resources import children
 from tests.faults.server import ROOT, ServerProcess, stub_server
@@ -267,6 +268,9 @@ class _Trial:
         moments = sorted(chance.uniform(0.03, 0.97) for _ in self._victims)
         for victim, moment in zip(self._victims, moments, strict=True):
             await callers.until(round(moment * count))
+            if victim == WORKER:
+                # Without another that serves, there is nobody to be answered by.
+                await self._all_serve()
             await asyncio.sleep(chance.uniform(0.0, 0.05))
             self._killed[victim] += 1
             if victim == SERVER:
@@ -282,6 +286,11 @@ class _Trial:
                 self._postgresql.kill()
                 await asyncio.sleep(chance.uniform(0.0, 1.0))
                 await asyncio.to_thread(self._postgresql.start)
+
+    async def _all_serve(self) -> None:
+        async with asyncio.timeout(2 * _PATIENCE_S):
+            while not await all_serve(self._server):
+                await asyncio.sleep(0.05)
 
     def _start(self) -> None:
         self._server = self._life.enter_context(stub_server(**self._settings))

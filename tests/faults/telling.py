@@ -21,6 +21,7 @@ from tests.service.stub import CLASSES, png
 SUBMIT_FEEDBACK = wire.CLASSIFY.replace("/Classify", "/SubmitFeedback")
 
 _TIMEOUT_S = 30.0
+_STUCK_S = 120.0
 _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 0.5
 _IMAGES = 256
@@ -132,9 +133,14 @@ class Callers:
             await asyncio.sleep(0.005)
 
     async def call(self) -> None:
-        """Calls until as many statements as wanted are acknowledged."""
+        """Calls until as many statements as wanted are acknowledged.
+
+        Raises:
+            RuntimeError: For a long time none was.
+        """
         tasks: list[asyncio.Task[Any]]
         tasks = [asyncio.create_task(self._classify()) for _ in range(self._classifiers)]
+        tasks.append(asyncio.create_task(self._watch()))
         tasks += [asyncio.create_task(self._tell()) for _ in range(self._tellers)]
         over: asyncio.Task[Any] = asyncio.create_task(self._over.wait())
         done, _ = await asyncio.wait([over, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -146,6 +152,15 @@ class Callers:
             await channel.close()
         for task in done - {over}:
             task.result()
+
+    async def _watch(self) -> None:
+        before = -1
+        while (now := len(self.heard.acknowledged)) > before:
+            before = now
+            await asyncio.sleep(_STUCK_S)
+        raise RuntimeError(
+            f"no statement was acknowledged for {_STUCK_S:g} s: {self.heard.feedback}"
+        )
 
     async def _classify(self) -> None:
         pause_s = _FIRST_PAUSE_S
