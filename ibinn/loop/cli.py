@@ -56,11 +56,16 @@ def main(
                 raise ConfigError(
                     f"--database is {database!r}; expected auto, postgresql or sqlite"
                 )
+            try:
+                from ibinn.loop.page import write_page
+                from ibinn.loop.story import Options, Story
+                from ibinn.loop.verdict import shortcomings, write_record
+            except ModuleNotFoundError as error:
+                raise ConfigError(
+                    f"the package {error.name} is not installed; the loop needs server, training "
+                    "and plots: pip install 'ibinn[serve,train,loop]'"
+                ) from error
             _clear(out)
-            from ibinn.loop.page import write_page
-            from ibinn.loop.story import Options, Story
-            from ibinn.loop.verdict import shortcomings, write_record
-
             options = Options(
                 out=out, data=data, database=database, reuse=reuse, scenario=Scenario()
             )

@@ -1,5 +1,6 @@
 """What the loop starts, and how it says what went wrong."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,19 @@ def test_without_mnist_it_says_what_to_do(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["--out", str(tmp_path / "loop"), "--data", str(tmp_path)])
     assert done.exit_code == 1
     assert "make data" in done.output
+
+
+def test_a_package_that_is_missing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("ibinn.loop.")]:
+        if name not in ("ibinn.loop.cli", "ibinn.loop.timeline", "ibinn.loop.scenario"):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    done = CliRunner().invoke(app, ["--out", str(tmp_path / "loop")])
+    assert done.exit_code == 1
+    assert "the package matplotlib is not installed" in done.output
+    assert not (tmp_path / "loop").exists()
 
 
 def test_nothing_is_served_of_a_run_that_did_not_end(tmp_path: Path) -> None:
