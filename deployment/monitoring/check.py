@@ -53,17 +53,18 @@ def main() -> int:
 
 def _failed(promtool: str) -> bool:
     running = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        (
+            " ".join(command),
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True),
+        )
         for command in commands(promtool)
     ]
     failed = False
-    for process in running:
+    for command, process in running:
         said = process.communicate()[0]
         if process.returncode:
             failed = True
-            print(
-                f"monitoring: {' '.join(map(str, process.args))} failed:\n{said}", file=sys.stderr
-            )
+            print(f"monitoring: {command} failed:\n{said}", file=sys.stderr)
     return failed
 
 

@@ -259,7 +259,7 @@ def test_every_rule_is_computed_and_every_figure_has_a_value(watched: Watched) -
 
 @pytest.mark.parametrize("name", BOARDS)
 def test_every_query_of_a_dashboard_returns_data(watched: Watched, name: str) -> None:
-    for window in (recording.ALL, "5m", "7d"):
+    for window in (recording.ALL, "5m"):
         for panel in panels(BOARDS[name]):
             for target in panel["targets"]:
                 expr = target["expr"].replace("$window", window).replace("$model", ".*")

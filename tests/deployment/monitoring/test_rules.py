@@ -88,6 +88,16 @@ def test_every_alert_fires_in_a_unit_test_and_is_silent_in_another() -> None:
     assert silent
 
 
+def test_unit_tests_compute_every_group_figures_before_alerts() -> None:
+    groups = [
+        group["name"]
+        for path in ("rules/recording.yml", "rules/alerts.yml")
+        for group in load(path)["groups"]
+    ]
+    for path in sorted((FOLDER / "tests").glob("*.yml")):
+        assert load(f"tests/{path.name}")["group_eval_order"] == groups
+
+
 def test_alerts_that_start_retraining_reach_the_operators_too() -> None:
     routes = load("alertmanager.yml")["route"]["routes"]
     retraining = next(route for route in routes if route["receiver"] == "retraining")
