@@ -16,6 +16,7 @@ h1 { font-size: 1.5rem; font-weight: 600; } h2 { font-size: 1.15rem; font-weight
 .badge.bad { background: #be2428; } .badge.none { background: #5b636d; }
 .scroll { overflow-x: auto; max-height: 30rem; }
 .scroll table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+.scroll table, .scroll tr, .scroll tbody, .scroll thead { border: 0 !important; }
 .scroll caption { text-align: left; font-weight: 600; padding: .3rem 0; }
 .scroll th, .scroll td { text-align: left; padding: .15rem .6rem .15rem 0; font-weight: 400;
   border: 0 !important; border-bottom: 1px solid #8884 !important; vertical-align: baseline; }
