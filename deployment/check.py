@@ -13,14 +13,11 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 
 from deployment.checks import compose, containers, kubernetes
-from deployment.checks.found import FOLDER, ROOT, ToolMissingError
+from deployment.checks.found import ROOT, ToolMissingError
 
 
 def monitoring() -> Iterator[str]:
     """What is wrong with rules, configuration and dashboards: `deployment.monitoring.check`."""
-    if not (FOLDER / "monitoring" / "check.py").is_file():
-        print("deployment: monitoring: there is no deployment/monitoring/check.py", file=sys.stderr)
-        return
     done = subprocess.run(
         [sys.executable, "-m", "deployment.monitoring.check"], cwd=ROOT, check=False
     )
