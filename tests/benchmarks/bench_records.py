@@ -163,7 +163,7 @@ def _cost(*, pairs: int) -> tuple[Any, list[str]]:
         print(
             f"  {one.records}: {one.per_s:.0f}/s, throughput {_interval(one.throughput)}, p50 "
             f"{one.p50_ms:.1f} ms {_interval(one.p50)}, p99 {one.p99_ms:.1f} ms "
-            f"{_interval(one.p99)}"
+            f"{_interval(one.p99)}; at most {one.waiting:.0f} waited"
         )
     missed = [f"{one.failed} calls failed with {one.records}" for one in found if one.failed]
     return found, missed

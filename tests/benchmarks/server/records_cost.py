@@ -28,12 +28,13 @@ class RecordsCost:
     Attributes:
         records: Database and setting `audit`.
         callers: Calls that are unanswered at any time.
-        per_s: Answers per second until they were on record, median over blocks.
+        per_s: Answers per second, median over blocks.
         p50_ms: Of a call, median over blocks of the block's; likewise `p99_ms`.
         throughput: Ratio to the server without records.
         p50: Likewise.
         p99: Likewise.
         failed: Calls without an answer.
+        waiting: Most answers whose records were still to be written at the end of a block.
     """
 
     records: str
@@ -45,6 +46,7 @@ class RecordsCost:
     p50: Ratio
     p99: Ratio
     failed: int
+    waiting: float
 
 
 def records_cost(*, pairs: int, seconds: float, callers: int) -> list[RecordsCost]:
@@ -111,4 +113,5 @@ def _cost(name: str, callers: int, blocks: list[Block], without: list[Block]) ->
         p50=ratio("p50"),
         p99=ratio("p99"),
         failed=sum(one.failed for one in blocks),
+        waiting=max(one.waiting for one in blocks),
     )

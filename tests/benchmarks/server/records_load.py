@@ -25,17 +25,19 @@ class Block:
 
     Attributes:
         latencies_s: Of each call.
-        seconds: From the first call to the last answer's record.
+        seconds: From the first call to the last answer.
         failed: Calls without an answer.
+        waiting: Answers whose records were still to be written then.
     """
 
     latencies_s: npt.NDArray[np.float64]
     seconds: float
     failed: int
+    waiting: float
 
     @property
     def per_s(self) -> float:
-        """Answers per second, until they were on record."""
+        """Answers per second."""
         return (len(self.latencies_s) - self.failed) / self.seconds
 
     def quantile_s(self, share: float) -> float:
@@ -49,7 +51,7 @@ class Load:
     Args:
         server: The server.
         callers: Calls that are unanswered at any time.
-        waits: Whether a block ends only when all its answers are on record.
+        waits: Whether the next block begins only when all answers of this one are on record.
     """
 
     def __init__(self, server: Started, *, callers: int, waits: bool) -> None:
@@ -75,11 +77,12 @@ class Load:
                 taken.append(time.perf_counter() - begun)
 
         await asyncio.gather(*(caller() for _ in range(self._callers)))
+        taken_s = time.perf_counter() - start
+        waiting = 0.0
         if self._waits:
+            waiting = await asyncio.to_thread(metric, self._server, "ibinn_records_waiting")
             await self.recorded()
-        return Block(
-            latencies_s=np.array(taken), seconds=time.perf_counter() - start, failed=failed
-        )
+        return Block(latencies_s=np.array(taken), seconds=taken_s, failed=failed, waiting=waiting)
 
     async def recorded(self) -> None:
         """Returns when no answer waits for its record."""
