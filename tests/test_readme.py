@@ -15,6 +15,7 @@ from PIL import Image
 from prometheus_client import CollectorRegistry
 
 import ibinn.cli
+import ibinn.console.cli
 import service.cli
 import training.cli
 from ibinn.demo import running_server
@@ -30,7 +31,12 @@ PAGES = [
     ROOT / "proto" / "README.md",
 ]
 SERVER = "localhost:50051"
-COMMANDS = {"ibinn": ibinn.cli, "ibinn-serve": service.cli, "ibinn-train": training.cli}
+COMMANDS = {
+    "ibinn": ibinn.cli,
+    "ibinn-console": ibinn.console.cli,
+    "ibinn-serve": service.cli,
+    "ibinn-train": training.cli,
+}
 
 
 def blocks(page: Path, language: str) -> list[str]:
