@@ -277,7 +277,7 @@ def test_training_job_trains_on_two_processes(tmp_path: Path) -> None:
         name = word.split("=")[0]
         command.append(f"{name}={small[name]}" if name in small else word)
     done = subprocess.run(
-        [*command, "--stop-after", "0.001"],
+        [*command, "--set", "epochs=1"],
         check=False,
         capture_output=True,
         text=True,
@@ -285,7 +285,7 @@ def test_training_job_trains_on_two_processes(tmp_path: Path) -> None:
         env=os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert (tmp_path / "run" / "checkpoint.pt").is_file()
+    assert (tmp_path / "run" / "bundle" / "manifest.json").is_file()
 
 
 @pytest.fixture(scope="module")
