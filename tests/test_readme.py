@@ -28,6 +28,7 @@ PAGES = [
     ROOT / "README.md",
     *(ROOT / "service" / name for name in ("README.md", "RECORDS.md", "DRIFT.md")),
     ROOT / "training" / "RETRAINING.md",
+    *(ROOT / "deployment" / name for name in ("README.md", "SCALING.md", "kubernetes/README.md")),
     ROOT / "proto" / "README.md",
 ]
 SERVER = "localhost:50051"
@@ -126,6 +127,8 @@ def test_every_file_and_heading_that_a_page_links_to_exists() -> None:
             path, _, heading = link.partition("#")
             target = page if not path else (page.parent / path).resolve()
             assert target.exists(), link
+            if target.is_dir():
+                continue
             titles = re.findall(r"^#+ (.*)$", target.read_text("utf-8"), flags=re.MULTILINE)
             anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
             assert not heading or heading in anchors, link
