@@ -38,6 +38,7 @@ class Proxy:
         self._network = Network.WELL
         self._loop = asyncio.new_event_loop()
         self._changed = asyncio.Event()
+        self._server: asyncio.Server
         self._writers: set[asyncio.StreamWriter] = set()
 
     def become(self, network: Network) -> None:
@@ -54,8 +55,8 @@ class Proxy:
 
     async def start(self) -> None:
         """Listens on a free port."""
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._network is Network.GONE:
@@ -89,6 +90,7 @@ class Proxy:
         self._loop.run_until_complete(self.start())
         listening.set()
         self._loop.run_forever()
+        self._server.close()
         tasks = asyncio.all_tasks(self._loop)
         for task in tasks:
             task.cancel()
