@@ -174,6 +174,7 @@ class Story:
             "judging",
             lambda: tuple(judged_apart(folder, self._mnist) for folder in (bundle, run / "bundle")),
         )
+        self._tell("good", _compared(base, promoted))
         fired = {name for sample in watch.samples for name in sample.alerts}
         return Outcome(
             phases=tuple(self._figures),
@@ -378,6 +379,16 @@ class Story:
         result = step()
         self._seconds[name] = time.monotonic() - began
         return result
+
+
+def _compared(base: Judged, promoted: Judged) -> str:
+    before, after = base.drifted, promoted.drifted
+    return (
+        f"noisy held-out digits: calibration error {before.ece:.4f} before, {after.ece:.4f} now; "
+        f"accuracy {before.accuracy:.1%} before, {after.accuracy:.1%} now; the new class is "
+        f"recognised on {promoted.clean.missing_recognised:.1%} of its images as they are and "
+        f"{after.missing_recognised:.1%} of the noisy ones"
+    )
 
 
 def _in_words(figures: PhaseFigures) -> str:
