@@ -14,7 +14,7 @@ from typing import Any
 import jsonschema
 import referencing
 
-from deployment.checks import rules, workloads
+from deployment.checks import privileges, rules, workloads
 from deployment.checks.found import FOLDER, loaded_all, program
 
 Object = dict[str, Any]
@@ -42,6 +42,7 @@ def findings() -> Iterator[str]:
         for one in objects:
             yield from (f"{overlay.name}: {named(one)}: {text}" for text in invalid(one))
         yield from (f"{overlay.name}: {text}" for text in workloads.wrong(objects))
+        yield from (f"{overlay.name}: {text}" for text in privileges.wrong(objects))
 
 
 def rendered(overlay: Path) -> list[Object]:

@@ -11,6 +11,8 @@ Object = dict[str, Any]
 
 USER = 10001
 _AFTER_STOP_S = 5
+# Kubernetes puts it into every namespace.
+_GIVEN = {("ConfigMap", "kube-root-ca.crt")}
 
 
 def wrong(objects: list[Object]) -> Iterator[str]:
@@ -24,7 +26,9 @@ def wrong(objects: list[Object]) -> Iterator[str]:
             yield from (f"{name}: {text}" for text in _pod(template["spec"]))
             yield from (f"{name}: {text}" for text in _dangling(template["spec"], names))
         if one["kind"] == "Deployment":
-            yield from (f"{name}: {text}" for text in _server(one, objects))
+            yield from (f"{name}: {text}" for text in _probed(one))
+            if one["metadata"]["labels"]["app.kubernetes.io/component"] == "server":
+                yield from (f"{name}: {text}" for text in _drained(one, objects))
         if one["kind"] == "HorizontalPodAutoscaler":
             target = one["spec"]["scaleTargetRef"]
             if (target["kind"], target["name"]) not in names:
@@ -89,8 +93,9 @@ def _pod(pod: Object) -> Iterator[str]:
 def _dangling(pod: Object, names: set[tuple[str, str]]) -> Iterator[str]:
     wanted = {("ServiceAccount", pod.get("serviceAccountName", "default"))}
     for volume in pod.get("volumes", ()):
-        if "configMap" in volume:
-            wanted.add(("ConfigMap", volume["configMap"]["name"]))
+        for source in (volume, *volume.get("projected", {}).get("sources", ())):
+            if "configMap" in source:
+                wanted.add(("ConfigMap", source["configMap"]["name"]))
         if "persistentVolumeClaim" in volume:
             wanted.add(("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]))
     volumes = {volume["name"] for volume in pod.get("volumes", ())}
@@ -103,16 +108,20 @@ def _dangling(pod: Object, names: set[tuple[str, str]]) -> Iterator[str]:
         for mount in one["volumeMounts"]:
             if mount["name"] not in volumes:
                 yield f"{one['name']}: there is no volume {mount['name']}"
-    for kind, name in sorted(wanted - names):
+    for kind, name in sorted(wanted - names - _GIVEN):
         yield f"it refers to {kind}/{name}, which is not there"
 
 
-def _server(deployment: Object, objects: list[Object]) -> Iterator[str]:
+def _probed(deployment: Object) -> Iterator[str]:
+    for one in deployment["spec"]["template"]["spec"]["containers"]:
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            if probe not in one:
+                yield f"{one['name']}: there is no {probe}"
+
+
+def _drained(deployment: Object, objects: list[Object]) -> Iterator[str]:
     pod = deployment["spec"]["template"]["spec"]
     server = pod["containers"][0]
-    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        if probe not in server:
-            yield f"there is no {probe}"
     settings = tomllib.loads(
         next(one["data"]["settings.toml"] for one in objects if "settings.toml" in _data(one))
     )

@@ -16,6 +16,7 @@ import hmac
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -160,7 +161,9 @@ def serve(retraining: Retraining, *, token: str, host: str, port: int) -> Thread
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: Any) -> None:
-            _log.info(format, *args)
+            # Probes ask for their health every few seconds.
+            probed = getattr(self, "path", "") == "/healthz"
+            _log.log(logging.DEBUG if probed else logging.INFO, format, *args)
 
     return ThreadingHTTPServer((host, port), Handler)
 
@@ -189,7 +192,11 @@ def main() -> int:
             "such as `openssl rand -hex 32` makes"
         )
     retraining = Retraining(asked.command, pause_s=3600 * asked.pause_h)
-    serve(retraining, token=token, host=asked.host, port=asked.port).serve_forever()
+    server = serve(retraining, token=token, host=asked.host, port=asked.port)
+    # A container's first process is not ended by a signal that it does not handle.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    _log.info("listening on %s:%d", asked.host, server.server_port)
+    server.serve_forever()
     return 0
 
 

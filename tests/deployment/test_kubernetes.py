@@ -47,7 +47,7 @@ def test_overlays_hold_what_a_deployment_needs(cpu: list[Object], gpu: list[Obje
     kinds = {
         *("Deployment", "Service", "ServiceAccount", "HorizontalPodAutoscaler", "NetworkPolicy"),
         *("PodDisruptionBudget", "ServiceMonitor", "PrometheusRule", "CronJob", "ConfigMap"),
-        *("PersistentVolumeClaim", "Namespace"),
+        *("PersistentVolumeClaim", "Namespace", "Role", "RoleBinding"),
     }
     assert {o["kind"] for o in cpu} == kinds
     assert {o["kind"] for o in gpu} == kinds | {"Job"}
