@@ -102,6 +102,8 @@ class Guarantees:
             patience_s: Longest time to wait.
         """
         present = self._standing.get(calibration)
+        if present is not None and self._is_waiting(calibration):
+            return present  # the ledger does not know yet what this process does
         if self._ledger is None:
             present = present or Standing(
                 guarantee=Guarantee.HELD, reason="", since=datetime.now(UTC)
@@ -188,12 +190,16 @@ class Guarantees:
 
         found = await self.run(ask)
         present = self._standing[calibration]
-        if any(entry.calibration == calibration for entry in self._waiting):
+        if self._is_waiting(calibration):
             return present  # an alarm came meanwhile, of which the ledger does not know yet
         known = None if calibration in self._unknown else present
         self._unknown.discard(calibration)
         self._standing[calibration] = _standing(found, known)
         return self._standing[calibration]
+
+    def _is_waiting(self, calibration: str) -> bool:
+        """Whether a change of a calibration's guarantee is not in the ledger yet."""
+        return any(entry.calibration == calibration for entry in self._waiting)
 
     async def write(self) -> None:
         """Writes down what waits.

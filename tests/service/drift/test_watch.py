@@ -14,6 +14,7 @@ from ibinn.errors import NotPossibleError, RecordsUnavailableError
 from ibinn.records import EntryKind
 from ibinn.types import Guarantee
 from service.drift import DriftWatch
+from service.drift.guarantees import Guarantees
 from service.monitoring import Monitor, model_label
 from service.records.ledger import Ledger
 from tests.service.drift.calibrated import Calibrated, answers, make_watch, until
@@ -277,6 +278,17 @@ async def test_where_the_ledger_is_away_at_the_start_the_guarantee_is_not_taken_
         assert "cannot be reached" in reason
         away.away = False
         await until(lambda: watch.guarantee(served) == HELD)
+
+
+def test_a_suspension_that_is_not_written_down_yet_outlives_a_change_of_models(ledger):
+    guarantees = Guarantees(ledger, monitor=Monitor(enabled=False))
+    try:
+        assert not guarantees.begin("b" * 64, patience_s=60.0).suspended
+        guarantees.suspend("b" * 64, reason="noise", detector="p_values")
+        assert not guarantees.begin("c" * 64, patience_s=60.0).suspended
+        assert guarantees.begin("b" * 64, patience_s=60.0).reason == "noise"
+    finally:
+        guarantees.close()
 
 
 async def test_another_calibration_begins_with_a_guarantee_that_holds(ledger):
