@@ -9,11 +9,8 @@ from deployment.checks.workloads import templates
 
 Object = dict[str, Any]
 
-# Nothing here changes or removes anything. `get` can be held to names; the others cannot.
-_NAMED = {"get"}
-_UNNAMED = {"list", "create"}
-# What may be listed or created at all.
-_OPEN = {("batch", "jobs")}
+# All that a Role may grant: verbs by group and resource. Only `get` can be held to names, and is.
+_NEEDED = {("batch", "cronjobs"): {"get"}, ("batch", "jobs"): {"list", "create"}}
 
 
 def wrong(objects: list[Object]) -> Iterator[str]:
@@ -41,20 +38,18 @@ def wrong(objects: list[Object]) -> Iterator[str]:
 def _rule(rule: Object, names: set[tuple[str, str]]) -> Iterator[str]:
     verbs = set(rule["verbs"])
     named = rule.get("resourceNames", [])
-    for verb in sorted(verbs - _NAMED - _UNNAMED):
-        yield f"verb {verb!r} is not among {', '.join(sorted(_NAMED | _UNNAMED))}"
-    if verbs & _NAMED and not named:
-        yield f"get of any {', '.join(rule['resources'])}; say which with resourceNames"
-    if verbs & _UNNAMED and named:
-        yield "list and create cannot be held to resourceNames; give them a rule of their own"
     for group in rule["apiGroups"]:
         for resource in rule["resources"]:
-            if verbs & _UNNAMED and (group, resource) not in _OPEN:
-                yield f"list or create of {resource} of the group {group!r} is not needed"
+            for verb in sorted(verbs - _NEEDED.get((group, resource), set())):
+                yield f"{verb} of {resource} (group {group!r}) is not needed"
             kinds = {kind for kind, _ in names if f"{kind.lower()}s" == resource}
             for wanted in named:
                 if not any((kind, wanted) in names for kind in kinds):
                     yield f"there is no object {wanted} among {resource}"
+    if "get" in verbs and not named:
+        yield f"get of any {', '.join(rule['resources'])}; say which with resourceNames"
+    if verbs - {"get"} and named:
+        yield "only get can be held to resourceNames; give the other verbs a rule of their own"
 
 
 def _binding(binding: Object, names: set[tuple[str, str]]) -> Iterator[str]:

@@ -27,7 +27,8 @@ def wrong(objects: list[Object]) -> Iterator[str]:
             yield from (f"{name}: {text}" for text in _dangling(template["spec"], names))
         if one["kind"] == "Deployment":
             yield from (f"{name}: {text}" for text in _probed(one))
-            if one["metadata"]["labels"]["app.kubernetes.io/component"] == "server":
+            labels = one["spec"]["template"]["metadata"]["labels"]
+            if labels.get("app.kubernetes.io/component") == "server":
                 yield from (f"{name}: {text}" for text in _drained(one, objects))
         if one["kind"] == "HorizontalPodAutoscaler":
             target = one["spec"]["scaleTargetRef"]
