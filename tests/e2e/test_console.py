@@ -97,6 +97,21 @@ class Visit:
         listed.filter(has_not_text=option).first.wait_for(state="detached", timeout=PATIENCE_MS)
         listed.first.wait_for(timeout=PATIENCE_MS)
         box.press("Enter")
+        self._leave(box)
+
+    def _leave(self, box: Any) -> None:
+        """Wait until a list is closed, for the next one's options are looked for on the whole page;
+        where an answer that came in between has opened it again, take the focus from it."""
+        from playwright.sync_api import TimeoutError as Late
+
+        listed = self.page.get_by_role("option")
+        for _ in range(PATIENCE_MS // 1_500):
+            with contextlib.suppress(Late):
+                listed.first.wait_for(state="detached", timeout=1_500)
+                return
+            box.focus()
+            box.blur()
+        raise AssertionError("the list stays open")
 
 
 @pytest.fixture(scope="module")
