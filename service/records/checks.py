@@ -8,6 +8,9 @@ from ibinn.errors import ConfigError
 from service.records import database, images, receipts
 from service.settings import Settings
 
+FILE = "records.db"
+"""SQLite's file in the state folder, where no database is given."""
+
 NO_RECORDS = "none"
 """The setting `records` of a server that keeps none whatever its state folder."""
 
@@ -18,7 +21,7 @@ def records_url(settings: Settings) -> str | None:
         return None if settings.records == NO_RECORDS else settings.records
     if settings.state_dir is None:
         return None
-    return f"sqlite:///{settings.state_dir.absolute() / 'records.db'}"
+    return f"sqlite:///{settings.state_dir.absolute() / FILE}"
 
 
 def problems(settings: Settings) -> Iterator[str]:

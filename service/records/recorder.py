@@ -40,7 +40,7 @@ from ibinn.records import (
 from ibinn.serving import RecordsState
 from service.converters import records as bodies
 from service.monitoring import Monitor
-from service.records.checks import NO_RECORDS
+from service.records.checks import FILE, records_url
 from service.records.contents import Answered, Erased, Page, Said, StoredRecord
 from service.records.keeping import Keeping
 from service.records.ledger import Ledger
@@ -54,9 +54,6 @@ if TYPE_CHECKING:
     from service.records.receipts import Receipts
 
 _log = logging.getLogger(__name__)
-
-FILE = "records.db"
-"""SQLite's file in the state folder, where no database is given."""
 
 _THREADS = 4
 _START_S = 10.0
@@ -142,11 +139,11 @@ class Recorder:
         Raises:
             ConfigError: The database's URL cannot be used, or the file cannot be made.
         """
-        url: str | URL | None = settings.records
-        if url is None and settings.state_dir is not None:
-            url = _file(settings.state_dir)
-        if url is None or url == NO_RECORDS:
+        url: str | URL | None = records_url(settings)
+        if url is None:
             return None
+        if settings.records is None and settings.state_dir is not None:
+            url = _file(settings.state_dir)
         return cls(
             Ledger(url, timeout_s=settings.records_timeout_s),
             settings=settings,
