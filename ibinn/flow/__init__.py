@@ -4,7 +4,8 @@ from ibinn.flow.architectures import ARCHITECTURES, ArchitectureConfig, CifarCon
 from ibinn.flow.base import FlowLayer, InvertibleNetwork, Sequential
 from ibinn.flow.coupling import AffineCoupling, ArctanClamp, DoubleCoupling, TanhClamp
 from ibinn.flow.downsampling import DownsamplingCoupling, HaarDownsampling, SpaceToDepth
-from ibinn.flow.mixing import ActNorm, ChannelPermutation, ChannelRotation
+from ibinn.flow.ib_inn_50 import IbInn50Config
+from ibinn.flow.mixing import ActNorm, ChannelPermutation, ChannelRotation, SoftplusActNorm
 from ibinn.flow.pooling import DctPooling
 
 __all__ = [
@@ -21,9 +22,11 @@ __all__ = [
     "DownsamplingCoupling",
     "FlowLayer",
     "HaarDownsampling",
+    "IbInn50Config",
     "InvertibleNetwork",
     "Sequential",
     "SmallConfig",
+    "SoftplusActNorm",
     "SpaceToDepth",
     "TanhClamp",
 ]

@@ -2,13 +2,13 @@
 
 `SmallConfig` is ours and ends in DCT pooling, so that exact heatmaps exist. `CifarConfig` is the
 network of the thesis's CIFAR tables (section C.1.2); its last two layers mix all positions, so
-that it has none.
+that it has none. `IbInn50Config` (`ibinn.flow.ib_inn_50`) is the ImageNet network.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,11 @@ from ibinn.errors import ConfigError
 from ibinn.flow.base import FlowLayer, InvertibleNetwork, Sequential
 from ibinn.flow.coupling import AffineCoupling, DoubleCoupling, TanhClamp
 from ibinn.flow.downsampling import DownsamplingCoupling, HaarDownsampling
+from ibinn.flow.ib_inn_50 import IbInn50Config
 from ibinn.flow.mixing import ActNorm, ChannelPermutation, ChannelRotation
+from ibinn.flow.observed import observed_ends
 from ibinn.flow.pooling import DctPooling
 from ibinn.flow.subnetworks import convolutional, fully_connected
-
-OBSERVED_CHANNELS = 512
-"""Feature maps are observed from the first on until this number of channels is reached."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +87,7 @@ class SmallConfig:
             stages,
             input_shape=(self.channels, self.side, self.side),
             heatmap_shape=(side, side, channels),
-            observed=_observed(
+            observed=observed_ends(
                 [
                     (stage, 3 * (block + 1), self.channels * 4 ** (stage + 1))
                     for stage, blocks in enumerate(self.blocks)
@@ -168,7 +167,7 @@ class CifarConfig:
             stages,
             input_shape=(self.channels, self.side, self.side),
             heatmap_shape=None,
-            observed=_observed(
+            observed=observed_ends(
                 [
                     (stage, 3 * block + (3 if stage else 2), self.channels * 4**stage)
                     for stage, blocks in enumerate(self.blocks)
@@ -178,27 +177,12 @@ class CifarConfig:
         )
 
 
-def _observed(blocks: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
-    """Ends of blocks (stage, layer, channels) whose feature maps are observed.
+ArchitectureConfig = SmallConfig | CifarConfig | IbInn50Config
 
-    The last stage is left out where there are others: its energies are those of the latent code,
-    which has statistics of its own.
-    """
-    last = max(stage for stage, _, _ in blocks)
-    chosen, total = [], 0
-    for stage, layer, channels in blocks:
-        total += channels
-        if total > OBSERVED_CHANNELS or (stage == last and last > 0):
-            break
-        chosen.append((stage, layer, channels))
-    return chosen
-
-
-ArchitectureConfig = SmallConfig | CifarConfig
-
-ARCHITECTURES: Mapping[str, type[SmallConfig] | type[CifarConfig]] = {
+ARCHITECTURES: Mapping[str, type[ArchitectureConfig]] = {
     "small": SmallConfig,
     "cifar": CifarConfig,
+    "ib-inn-50": IbInn50Config,
 }
 """Every architecture by name."""
 

@@ -47,6 +47,41 @@ class ActNorm(FlowLayer):
         return (y - offset) * (-log_scale).exp(), log_det
 
 
+class SoftplusActNorm(FlowLayer):
+    """y = scale * x + offset per channel with scale = 0.1 * softplus(raw, β = 0.5).
+
+    softplus(r, β) = log(1 + exp(βr)) / β, so that every raw value gives a positive scale. This is
+    how the released ImageNet networks store it; log|det J| = H*W * Σ_c log scale_c.
+
+    Args:
+        channels: C.
+        initial_scale: Scale at the start; see `ActNorm`.
+    """
+
+    GAIN, BETA = 0.1, 0.5
+
+    def __init__(self, channels: int, *, initial_scale: float = 1.0) -> None:
+        super().__init__()
+        raw = math.log(math.expm1(initial_scale * self.BETA / self.GAIN)) / self.BETA
+        self.raw_scale = nn.Parameter(torch.full((channels,), raw))
+        self.offset = nn.Parameter(torch.zeros(channels))
+
+    @property
+    def scale(self) -> Tensor:
+        """Factor on each channel (C,), above 0."""
+        return self.GAIN * F.softplus(self.raw_scale, beta=self.BETA)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        scale, shape = self.scale, (1, -1) + (1,) * (x.dim() - 2)
+        log_det = (_pixels(x) * scale.log().sum()).expand(x.shape[0])
+        return x * scale.view(shape) + self.offset.view(shape), log_det
+
+    def inverse(self, y: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        scale, shape = self.scale, (1, -1) + (1,) * (y.dim() - 2)
+        log_det = (-_pixels(y) * scale.log().sum()).expand(y.shape[0])
+        return (y - self.offset.view(shape)) / scale.view(shape), log_det
+
+
 class ChannelRotation(FlowLayer):
     """y = R x per pixel with a fixed R, orthogonal with determinant +1; log|det J| = 0.
 

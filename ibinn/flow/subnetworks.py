@@ -50,6 +50,91 @@ def convolutional(
     return make
 
 
+def bottleneck(width: int, *, stride: int = 1) -> SubnetworkFactory:
+    """BN, ReLU, 1x1 to w, BN, ReLU, 3x3, BN, ReLU, 1x1 to 4w, BN, ReLU, 1x1 with bias.
+
+    The pre-activated bottleneck of the ImageNet networks (section C.1.3).
+
+    Args:
+        width: w, channels of the 3x3 convolution.
+        stride: Its stride.
+    """
+
+    def make(channels_in: int, channels_out: int) -> nn.Module:
+        return nn.Sequential(
+            nn.BatchNorm2d(channels_in),
+            nn.ReLU(),
+            nn.Conv2d(channels_in, width, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, 4 * width, 1, bias=False),
+            nn.BatchNorm2d(4 * width),
+            nn.ReLU(inplace=True),
+            _zeroed(nn.Conv2d(4 * width, channels_out, 1)),
+        )
+
+    return make
+
+
+def entry_strided(width: int) -> SubnetworkFactory:
+    """3x3, BN, ReLU, 3x3 of stride 2, BN, ReLU, 1x1 with bias: sees the image's pixels.
+
+    Args:
+        width: Channels inside.
+    """
+
+    def make(channels_in: int, channels_out: int) -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(channels_in, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            _zeroed(nn.Conv2d(width, channels_out, 1)),
+        )
+
+    return make
+
+
+def entry_plain(width: int) -> SubnetworkFactory:
+    """3x3, BN, ReLU, 1x1 without bias: the other half of the entry.
+
+    Args:
+        width: Channels inside.
+    """
+
+    def make(channels_in: int, channels_out: int) -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(channels_in, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            _zeroed(nn.Conv2d(width, channels_out, 1, bias=False)),
+        )
+
+    return make
+
+
+def pointwise(width: int) -> SubnetworkFactory:
+    """1x1, ReLU, 1x1, both with bias.
+
+    Args:
+        width: Channels inside.
+    """
+
+    def make(channels_in: int, channels_out: int) -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(channels_in, width, 1),
+            nn.ReLU(inplace=True),
+            _zeroed(nn.Conv2d(width, channels_out, 1)),
+        )
+
+    return make
+
+
 def fully_connected(width: int, *, dropout: float = 0.0) -> SubnetworkFactory:
     """Linear, ReLU, dropout, linear, for vectors.
 

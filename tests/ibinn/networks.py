@@ -5,13 +5,19 @@ from torch import Tensor, nn
 
 from ibinn.classifier import GenerativeClassifier
 from ibinn.flow.architectures import ArchitectureConfig, CifarConfig, SmallConfig
-from ibinn.flow.mixing import ActNorm
+from ibinn.flow.ib_inn_50 import IbInn50Config
+from ibinn.flow.mixing import ActNorm, SoftplusActNorm
 from ibinn.latent import GaussianMixture, MixtureConfig
 
 SIDE = 8
 SMALL = SmallConfig(side=SIDE, widths=(6, 8), blocks=(2, 2), initial_scale=1.0)
 CIFAR = CifarConfig(side=SIDE, blocks=(1, 2, 1), widths=(4, 5, 6), hidden=16, initial_scale=1.0)
-CONFIGS: dict[str, ArchitectureConfig] = {"small": SMALL, "cifar": CIFAR}
+IB_INN_50 = IbInn50Config(side=SIDE, width=4, blocks=(2, 2), strides=(1, 2), pooling="published")
+CONFIGS: dict[str, ArchitectureConfig] = {
+    "small": SMALL,
+    "cifar": CIFAR,
+    "ib-inn-50": IB_INN_50,
+}
 
 
 def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
@@ -37,6 +43,10 @@ def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
                 layer.running_var.exp_()
             elif isinstance(layer, ActNorm):
                 normal(layer.log_scale, 0.1)
+                normal(layer.offset, 0.2)
+            elif isinstance(layer, SoftplusActNorm):
+                # A raw step of 1 changes the log-scale by about 0.1.
+                normal(layer.raw_scale, 1.0, mean=10.0)
                 normal(layer.offset, 0.2)
     return module.eval()
 

@@ -7,8 +7,15 @@ import torch
 from torch import nn
 
 from ibinn.errors import ConfigError
-from ibinn.flow import ARCHITECTURES, CifarConfig, DownsamplingCoupling, SmallConfig
+from ibinn.flow import (
+    ARCHITECTURES,
+    CifarConfig,
+    DownsamplingCoupling,
+    IbInn50Config,
+    SmallConfig,
+)
 from ibinn.flow.architectures import from_dict, to_dict
+from ibinn.latent import GaussianMixture, MixtureConfig
 from tests.ibinn.networks import randomise
 
 TINY = {
@@ -17,6 +24,10 @@ TINY = {
         side=4, channels=1, widths=(5,), blocks=(3,), initial_scale=1.0
     ),
     "cifar": CifarConfig(side=4, blocks=(1, 2, 1), widths=(4, 5, 6), hidden=16, initial_scale=1.0),
+    "ib-inn-50": IbInn50Config(side=8, width=4, blocks=(2, 2), strides=(1, 2)),
+    "ib-inn-50 of small images, published pooling": IbInn50Config(
+        side=8, width=4, blocks=(1, 2), strides=(1, 2), haar=False, pooling="published"
+    ),
 }
 
 TOLERANCE = 1e-5
@@ -101,9 +112,9 @@ def test_a_float32_round_trip_is_exact_to_a_ten_thousandth(config):
     torch.testing.assert_close(network.inverse(network(x)[0])[0], x, rtol=0.0, atol=1e-4)
 
 
-@pytest.mark.parametrize("config", TINY.values(), ids=TINY.keys())
-def test_an_untrained_network_keeps_lengths(config):
-    network = config.build().eval()
+@pytest.mark.parametrize("name", ["small", "small of one channel", "cifar"])
+def test_an_untrained_network_keeps_lengths(name):
+    network = TINY[name].build().eval()
     x = images(network).float()
     z, log_det = network(x)
     torch.testing.assert_close(z.norm(dim=1), x.flatten(1).norm(dim=1))
@@ -164,3 +175,75 @@ def test_a_config_survives_being_written_down(config):
 def test_a_config_that_makes_no_sense_is_refused(data, says):
     with pytest.raises(ConfigError, match=says):
         from_dict(data)
+
+
+class TestIbInn50:
+    network = IbInn50Config().build().eval()
+
+    def test_it_has_the_published_number_of_parameters(self):
+        assert parameters(self.network) == 55_412_304
+        config = MixtureConfig(rank=128, class_dims=3072)
+        mixture = GaussianMixture(1000, self.network.dims, config)
+        assert parameters(self.network) + parameters(mixture) == 77_486_672
+
+    def test_its_layers_have_the_published_numbers_of_parameters(self):
+        def blocks(stage: nn.Module) -> list[int]:
+            """Each coupling with the act-norm and the permutation after it; Haar alone."""
+            sizes = [parameters(layer) for layer in stage.layers if parameters(layer)]
+            return [sum(sizes[i : i + 2]) for i in range(0, len(sizes), 2)]
+
+        *stages, pooling = self.network.layers
+        assert [blocks(stage) for stage in stages] == [
+            [42_272],
+            [3_648, *3 * [68_032]],
+            [642_032, *3 * [325_888]],
+            [3_409_856, *5 * [1_742_848]],
+            [20_410_112, *2 * [10_504_192]],
+        ]
+        assert parameters(pooling) == 0
+
+    def test_its_stages_have_the_published_shapes_and_multiply_adds(self):
+        shapes, multiply_adds = [], 0
+
+        def watch_stage(_module, _inputs, outputs):
+            shapes.append(tuple(outputs[0].shape[1:]))
+
+        def watch_convolution(module, _inputs, output):
+            nonlocal multiply_adds
+            multiply_adds += output.numel() * module.weight[0].numel()
+
+        hooks = [stage.register_forward_hook(watch_stage) for stage in self.network.layers]
+        hooks += [
+            module.register_forward_hook(watch_convolution)
+            for module in self.network.modules()
+            if isinstance(module, nn.Conv2d)
+        ]
+        with torch.no_grad():
+            self.network(torch.zeros(1, 3, 224, 224))
+        for hook in hooks:
+            hook.remove()
+        assert shapes == [
+            (12, 112, 112),
+            (48, 56, 56),
+            (192, 28, 28),
+            (768, 14, 14),
+            (3072, 7, 7),
+            (150_528,),
+        ]
+        assert multiply_adds == pytest.approx(6.917e9, rel=1e-3)
+
+    def test_its_last_map_has_seven_by_seven_cells(self):
+        assert self.network.heatmap_shape == (7, 7, 3072)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"side": 100}, "multiple of 32; resize to 96"),
+            ({"strides": (1, 2)}, "same number of stages"),
+            ({"strides": (1, 3, 2, 2)}, "expected each 1 or 2"),
+            ({"pooling": "average"}, "orthonormal, published"),
+        ],
+    )
+    def test_an_impossible_config_is_refused(self, changes, message):
+        with pytest.raises(ConfigError, match=message):
+            IbInn50Config(**changes)

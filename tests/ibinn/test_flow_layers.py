@@ -23,6 +23,7 @@ from ibinn.flow import (
     HaarDownsampling,
     InvertibleNetwork,
     Sequential,
+    SoftplusActNorm,
     SpaceToDepth,
     TanhClamp,
 )
@@ -93,6 +94,9 @@ LAYERS = {
     "Haar with a factor": Case(make=lambda: HaarDownsampling(factor=0.5), shape=(2, 4, 4)),
     "space to depth": Case(make=SpaceToDepth, shape=(2, 4, 6)),
     "act-norm": Case(make=lambda: ActNorm(3, initial_scale=0.75), shape=(3, 2, 4)),
+    "act-norm of softplus": Case(
+        make=lambda: SoftplusActNorm(3, initial_scale=0.75), shape=(3, 2, 4)
+    ),
     "act-norm of vectors": Case(make=lambda: ActNorm(5), shape=(5,)),
     "rotation": Case(
         make=lambda: ChannelRotation(6, generator=seeded()), shape=(6, 2, 2), tolerance=1e-5
@@ -105,6 +109,9 @@ LAYERS = {
         make=lambda: ChannelPermutation(9, generator=seeded()), shape=(9,)
     ),
     "cosine pooling": Case(make=lambda: DctPooling(2, 3, 5), shape=(2, 3, 5)),
+    "published cosine pooling": Case(
+        make=lambda: DctPooling(2, 3, 5, normalization="published"), shape=(2, 3, 5)
+    ),
     "sequence": Case(
         make=lambda: Sequential(
             [
