@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -39,6 +40,9 @@ from ibinn.signing import PublicKey, read_manifest
 from ibinn.trusted import TrustedClassifier
 from ibinn.types import Group, ModelInfo, TestInfo, TestKind, Versions
 
+if TYPE_CHECKING:
+    from ibinn.inference import Engine
+
 __all__ = ["Manifest", "embedded_path", "load", "round_subnetworks", "save", "verify"]
 
 WEIGHTS = "weights.safetensors"
@@ -52,6 +56,7 @@ def load(
     device: str | torch.device = "cpu",
     limits: Limits | None = None,
     keys: Sequence[PublicKey] | None = None,
+    engine: Engine = "plain",
 ) -> TrustedClassifier:
     """Load a bundle after checking every file's sha256, and its signature if keys are given.
 
@@ -65,6 +70,8 @@ def load(
         limits: Largest images accepted; None: the defaults.
         keys: Of which one must have signed the bundle, from `ibinn.signing.trusted_keys`; None:
             it needs no signature.
+        engine: What computes the network's pass: ``plain``, as it was trained, or a faster form
+            of `ibinn.inference`, which takes longer to make.
 
     Raises:
         BundleNotFoundError: There is no bundle at the path.
@@ -72,7 +79,7 @@ def load(
         BundleIntegrityError: A file is not the one that was written.
         BundleSignatureError: There is no signature, or none of these keys over this manifest.
         AlphaTooSmallError: α is below the smallest p-value that the calibration can give.
-        ConfigError: α is not in (0, 1), or there is no such device.
+        ConfigError: α is not in (0, 1), or there is no such device or engine.
     """
     folder = Path(path)
     found = read_manifest(folder, keys)
@@ -87,7 +94,13 @@ def load(
     elif not 0.0 < settings.alpha < 1.0:
         raise ConfigError(f"significance α is {settings.alpha:g}; expected a number in (0, 1)")
     return assemble(
-        found, model, calibration, settings=settings, device=device, limits=limits or Limits()
+        found,
+        model,
+        calibration,
+        settings=settings,
+        device=device,
+        limits=limits or Limits(),
+        engine=engine,
     )
 
 
@@ -115,6 +128,7 @@ def assemble(
     settings: Significance,
     device: str | torch.device = "cpu",
     limits: Limits | None = None,
+    engine: Engine = "plain",
 ) -> TrustedClassifier:
     """A classifier from its parts, as `load` does it from files."""
     limits = limits or Limits()
@@ -128,6 +142,11 @@ def assemble(
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.eval().requires_grad_(requires_grad=False)
     preprocessing = Preprocessing(PreprocessingConfig.from_dict(found.preprocessing))
+    form = None
+    if engine != "plain":
+        from ibinn import inference
+
+        form = inference.make(model.network, engine)
     return TrustedClassifier(
         model=model,
         preprocessing=preprocessing,
@@ -136,6 +155,7 @@ def assemble(
         info=_model_info(found, model, calibration, settings, preprocessing, limits),
         limits=limits,
         measured=found.metrics,
+        form=form,
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeGuard, cast, overload
+from typing import TYPE_CHECKING, TypeGuard, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from ibinn.assessment import Ranking, Scores, Significance, predictions, score
-from ibinn.classifier import Evidence, GenerativeClassifier
+from ibinn.classifier import Evidence, GenerativeClassifier, gather_evidence
 from ibinn.errors import ImageError, NotExplainableError, UnknownClassError
 from ibinn.explain.decision_space import decision_spaces
 from ibinn.explain.heatmap import CellMeans, completeness_error, posterior_heatmaps
@@ -36,6 +36,9 @@ from ibinn.ood.registry import Statistic, statistics_of
 from ibinn.ood.statistics import StatisticContext
 from ibinn.reference import Reference
 from ibinn.types import Explanation, Heatmap, ModelInfo, Prediction, Versions
+
+if TYPE_CHECKING:
+    from ibinn.inference import InferenceForm
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -62,6 +65,7 @@ class TrustedClassifier:
         info: Description of the model.
         limits: Largest images accepted.
         measured: Figures of the bundle by name, such as the coverage of its prediction sets.
+        form: The network as answers are computed with it (`ibinn.inference`); None: as it is.
 
     Example:
         >>> from ibinn import bundle
@@ -81,8 +85,10 @@ class TrustedClassifier:
         info: ModelInfo,
         limits: Limits,
         measured: Mapping[str, float] | None = None,
+        form: InferenceForm | None = None,
     ) -> None:
         self.model = model
+        self.form = form
         self.preprocessing = preprocessing
         self.reference = reference
         self.significance = significance
@@ -279,8 +285,10 @@ class TrustedClassifier:
         return self.preprocessing.to_tensor(torch.from_numpy(pixels).to(self.device))
 
     def _evidence(self, pixels: Pixels, encoded_bytes: Sequence[int]) -> Evidence:
-        return self.model.evidence(
-            self._tensor(pixels),
+        with torch.no_grad():
+            observed = (self.form or self.network).observe(self._tensor(pixels))
+        return gather_evidence(
+            observed,
             subspaces=self._subspaces,
             preprocessing_log_det=self.preprocessing.log_det,
             encoded_bytes=torch.tensor(encoded_bytes, dtype=torch.float64, device=self.device),
