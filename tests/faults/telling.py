@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import time
 from collections import Counter
@@ -25,6 +26,8 @@ _STUCK_S = 120.0
 _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 0.5
 _IMAGES = 256
+_CONNECTIONS = 8
+"""So that each of two workers, between which the kernel deals them out, has some of them."""
 _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 50),
@@ -120,12 +123,14 @@ class Callers:
         self._tellers = tellers
         self._statements: asyncio.Queue[Statement] = asyncio.Queue(maxsize=4 * tellers)
         self._channels: list[grpc.aio.Channel] = []
+        self._turn = itertools.count()
         self._images = [wire.classify_bytes(png(value)) for value in range(_IMAGES)]
         self._over = asyncio.Event()
 
     async def connect(self, target: str) -> None:
         """Goes on with the server at this address."""
-        self._channels.append(grpc.aio.insecure_channel(target, options=_OPTIONS))
+        for _ in range(_CONNECTIONS):
+            self._channels.append(grpc.aio.insecure_channel(target, options=_OPTIONS))
 
     async def until(self, acknowledged: int) -> None:
         """Waits until so many statements were acknowledged."""
@@ -225,7 +230,8 @@ class Callers:
     async def _called(self, path: str, request: bytes, ended: Counter[str]) -> bytes | None:
         """One call; None where it was not answered."""
         try:
-            answer: bytes = await self._channels[-1].unary_unary(path)(request, timeout=_TIMEOUT_S)
+            channel = self._channels[-1 - next(self._turn) % _CONNECTIONS]
+            answer: bytes = await channel.unary_unary(path)(request, timeout=_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             ended[outcome_of(error)] += 1
             return None
