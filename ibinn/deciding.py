@@ -25,6 +25,8 @@ from ibinn.types import Explanation, ModelInfo, PolicyInfo, Prediction, Versions
 if TYPE_CHECKING:
     import torch
 
+    from ibinn.inference import Engine
+
 
 def load(
     path: str | os.PathLike[str],
@@ -33,6 +35,7 @@ def load(
     device: str | torch.device = "cpu",
     limits: Limits | None = None,
     keys: Sequence[PublicKey] | None = None,
+    engine: Engine = "plain",
 ) -> DecidingClassifier:
     """Load a bundle to answer under a policy, at the stricter α of the two.
 
@@ -42,6 +45,7 @@ def load(
         device: Where to compute.
         limits: Largest images accepted; None: the defaults.
         keys: Of which one must have signed the bundle; None: it needs no signature.
+        engine: As in `ibinn.bundle.load`.
 
     Raises:
         BundleError, AlphaTooSmallError, ConfigError: As in `ibinn.bundle.load`.
@@ -49,7 +53,9 @@ def load(
             wrong is listed.
     """
     alpha = max(read_manifest(Path(path), keys).alpha, policy.alpha)
-    classifier = bundle.load(path, alpha=alpha, device=device, limits=limits, keys=keys)
+    classifier = bundle.load(
+        path, alpha=alpha, device=device, limits=limits, keys=keys, engine=engine
+    )
     return DecidingClassifier(classifier, policy)
 
 
@@ -80,6 +86,11 @@ class DecidingClassifier:
     def preparer(self) -> ImagePreparer:
         """See `TrustedClassifier.preparer`."""
         return self.classifier.preparer
+
+    @property
+    def computed_by(self) -> str:
+        """See `TrustedClassifier.computed_by`."""
+        return self.classifier.computed_by
 
     def prepare(self, image: ImageLike) -> PreparedImage:
         """See `TrustedClassifier.prepare`."""

@@ -121,6 +121,13 @@ class TrustedClassifier:
         return self.model.mixture.means.device
 
     @property
+    def computed_by(self) -> str:
+        """What computes the network's pass, in words: an engine, and what making its form took."""
+        if self.form is None:
+            return "plain"
+        return f"{self.form.engine} (made in {self.form.seconds:.2f} s)"
+
+    @property
     def versions(self) -> Versions:
         """Digests of weights, calibration and settings."""
         return self.info.versions

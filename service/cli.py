@@ -33,7 +33,7 @@ _EPILOG = (
 )
 
 PANELS = {
-    "Model": ("bundle", "alpha", "policy", "device", "threads", "workers"),
+    "Model": ("bundle", "alpha", "policy", "device", "engine", "threads", "workers"),
     "Address": (
         *("host", "port", "metrics_port", "metrics", "reflection", "compression"),
         "max_connection_age_s",

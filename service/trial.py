@@ -23,13 +23,15 @@ def summary(settings: Settings, load: Callable[[], Classifier]) -> list[str]:
     Raises:
         IbinnError: The model cannot be loaded, or cannot answer.
     """
+    start = time.monotonic()
     classifier = load()
+    loading_s = time.monotonic() - start
     image = _grey_png(settings)
     start = time.monotonic()
     (answer,) = classifier.assess([classifier.preparer(image)])
     seconds = time.monotonic() - start
     return [
-        f"model: {_model(classifier.info)}",
+        f"model: {_model(classifier.info)}, loaded in {loading_s:.2f} s",
         f"answer to a grey image: {answer.verdict.value} after {1000 * seconds:.0f} ms",
         f"grpc: {settings.host}:{settings.port}, {_wire(settings)}, {_callers(settings)}",
         f"metrics: {f'{settings.host}:{settings.metrics_port}' if settings.metrics else 'off'}",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ibinn import manifest
 from ibinn.errors import ConfigError
@@ -13,6 +16,12 @@ from service.access.signatures import trusted_keys_of
 from service.models import folder
 from service.models.served import Classifier
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from ibinn.deciding import DecidingClassifier
+    from ibinn.trusted import TrustedClassifier
+
+_log = logging.getLogger(__name__)
 
 
 def verify(settings: Settings, bundle: Path) -> Manifest:
@@ -53,10 +62,24 @@ def load(settings: Settings, bundle: Path) -> Classifier:
         max_pixels=settings.max_image_px,
         max_side=settings.max_side_px,
     )
-    device = settings.device
+    device, engine = settings.device, settings.engine
+    started = time.monotonic()
+    classifier: TrustedClassifier | DecidingClassifier
     if policy is not None:
-        return deciding.load(bundle, policy, device=device, limits=limits, keys=keys)
-    return bundle_module.load(bundle, alpha=settings.alpha, device=device, limits=limits, keys=keys)
+        classifier = deciding.load(
+            bundle, policy, device=device, limits=limits, keys=keys, engine=engine
+        )
+    else:
+        classifier = bundle_module.load(
+            bundle, alpha=settings.alpha, device=device, limits=limits, keys=keys, engine=engine
+        )
+    _log.info(
+        "loaded %s in %.2f s, computed by %s",
+        bundle.name,
+        time.monotonic() - started,
+        classifier.computed_by,
+    )
+    return classifier
 
 
 def policy_path(settings: Settings, bundle: Path) -> Path | None:
