@@ -17,6 +17,7 @@ from ibinn.errors import ConfigError
 from ibinn.flow.architectures import ArchitectureConfig, SmallConfig
 from ibinn.flow.architectures import from_dict as architecture_from_dict
 from ibinn.flow.architectures import to_dict as architecture_to_dict
+from ibinn.flow.recomputation import MEMORY, Memory
 from ibinn.images import PreprocessingConfig
 from ibinn.latent import MixtureConfig
 from training.augment import AugmentConfig
@@ -90,16 +91,27 @@ class ScheduleConfig:
         name: ``one_cycle`` (linear warm-up, cosine to zero), ``cosine`` (one_cycle without
             warm-up) or ``step``.
         warmup: Share of all steps with a rising rate, for ``one_cycle``.
-        milestones: Shares of all steps after which the rate is divided by ten, for ``step``.
+        milestones: Shares of all steps after which the rate is divided by ten, for ``step``
+            (the restarts of the published ImageNet training).
+        first_steps: Number of steps at the start whose loss is multiplied by `first_factor`:
+            an untrained flow's first gradients are far larger than all later ones.
+        first_factor: That factor (0.05 for 10 steps in the published ImageNet training).
     """
 
     name: Literal["one_cycle", "cosine", "step"] = "one_cycle"
     warmup: float = 0.2
     milestones: tuple[float, ...] = (1 / 3, 5 / 9, 7 / 9)
+    first_steps: int = 0
+    first_factor: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.warmup < 1.0:
             raise ConfigError(f"schedule.warmup is {self.warmup}; expected a number in [0, 1)")
+        if self.first_steps < 0 or not 0.0 < self.first_factor <= 1.0:
+            raise ConfigError(
+                f"schedule: first_steps is {self.first_steps} and first_factor "
+                f"{self.first_factor}; expected at least 0 and a number in (0, 1]"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,16 +129,28 @@ class FitConfig:
         augment: Random changes of training images.
         split: Roles of the images.
         epochs: Passes over the training images.
-        batch_size: Images per step, over all processes.
+        max_steps: Most optimizer steps; a run that reaches them ends as after its last epoch,
+            with the schedule fitted to them. None: `epochs` decides.
+        batch_size: Images per optimizer step, over all processes and micro-batches.
+        accumulate: Micro-batches that the images of a step are taken in, one after the other;
+            batch norm sees one micro-batch at a time.
         ema_decay: Decay of the moving average of the weights that the bundle gets; 0: none.
         reestimate_images: Training images over which batch-norm statistics are re-estimated
             at the end.
+        batch_norm: Whose images batch norm's statistics are of while several processes train:
+            ``synchronised`` (of all processes: the same losses on any number of them) or
+            ``local`` (each process its own: less communication).
+        memory: What the backward pass finds: ``store`` (all activations), ``checkpoint`` (the
+            input of each block, whose activations are computed again) or ``invert`` (the output
+            of each stage, from which inputs are computed through the inverse).
         bf16_subnetworks: Whether subnetworks compute in bfloat16 while training; all flow
             arithmetic stays in float32.
         compile: Whether the step is compiled (needs a C++ compiler on CPU).
         workers: Threads that prepare batches.
         checkpoint_every_s: Seconds between checkpoints, which come with the next point of the
             curves (also one at every epoch's end).
+        checkpoint_every_steps: Steps between checkpoints, wherever between two points of the
+            curves they fall; None: by time alone.
         seed: Of everything random.
         alpha: Significance of the verdict, put in the bundle.
         conformal_coverage: Target coverage of the conformal sets, put in the bundle.
@@ -144,13 +168,18 @@ class FitConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     epochs: int = 10
+    max_steps: int | None = None
     batch_size: int = 128
+    accumulate: int = 1
     ema_decay: float = 0.998
     reestimate_images: int = 10_000
+    batch_norm: Literal["synchronised", "local"] = "synchronised"
+    memory: Memory = "store"
     bf16_subnetworks: bool = False
     compile: bool = False
     workers: int = 1
     checkpoint_every_s: float = 120.0
+    checkpoint_every_steps: int | None = None
     seed: int = 0
     alpha: float = 0.01
     conformal_coverage: float = 0.95
@@ -168,6 +197,20 @@ class FitConfig:
                 f"epochs is {self.epochs} and batch_size {self.batch_size}; expected at least "
                 "1 and 2"
             )
+        if self.accumulate < 1 or self.batch_size % self.accumulate:
+            raise ConfigError(
+                f"accumulate is {self.accumulate} and batch_size {self.batch_size}; expected at "
+                "least 1 micro-batch, all of the same size; make batch_size a multiple of accumulate"
+            )
+        for name in ("max_steps", "checkpoint_every_steps"):
+            steps = getattr(self, name)
+            if steps is not None and steps < 1:
+                raise ConfigError(f"{name} is {steps}; expected at least 1, or null")
+        for name, allowed in (("batch_norm", ("synchronised", "local")), ("memory", MEMORY)):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)!r}; expected one of {', '.join(allowed)}"
+                )
         if not 0.0 <= self.ema_decay < 1.0:
             raise ConfigError(f"ema_decay is {self.ema_decay}; expected a number in [0, 1)")
         for name in ("alpha", "conformal_coverage"):
@@ -218,13 +261,18 @@ def from_dict(values: dict[str, Any]) -> FitConfig:
 _SCALARS: dict[str, Any] = {
     "recipe": str,
     "epochs": int,
+    "max_steps": int | None,
     "batch_size": int,
+    "accumulate": int,
     "ema_decay": float,
     "reestimate_images": int,
+    "batch_norm": str,
+    "memory": str,
     "bf16_subnetworks": bool,
     "compile": bool,
     "workers": int,
     "checkpoint_every_s": float,
+    "checkpoint_every_steps": int | None,
     "seed": int,
     "alpha": float,
     "conformal_coverage": float,
@@ -268,6 +316,8 @@ def digest(config: FitConfig) -> str:
     for key in (
         "workers",
         "checkpoint_every_s",
+        "checkpoint_every_steps",
+        "memory",
         "alpha",
         "conformal_coverage",
         "compile",
@@ -276,9 +326,16 @@ def digest(config: FitConfig) -> str:
         "reestimate_images",
     ):
         del values[key]
-    # Came later: runs that were started without it keep their digest.
-    if values["mixture"]["means"] == MixtureConfig().means:
-        del values["mixture"]["means"]
+    # Came later: runs that were started without them keep their digests.
+    later: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
+        (values["mixture"], {"means": MixtureConfig().means}),
+        (values["schedule"], {"first_steps": 0, "first_factor": 1.0}),
+        (values, {"max_steps": None, "accumulate": 1, "batch_norm": "synchronised"}),
+    )
+    for section, defaults in later:
+        for key, default in defaults.items():
+            if section[key] == default:
+                del section[key]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

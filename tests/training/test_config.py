@@ -10,7 +10,15 @@ import pytest
 from ibinn.errors import ConfigError
 from ibinn.flow.architectures import SmallConfig
 from tests.training.tiny_runs import tiny_config
-from training.config import FitConfig, ObjectiveKind, digest, from_dict, override, to_dict
+from training.config import (
+    FitConfig,
+    ObjectiveKind,
+    ScheduleConfig,
+    digest,
+    from_dict,
+    override,
+    to_dict,
+)
 from training.recipes import RECIPES, recipe
 
 
@@ -73,6 +81,13 @@ def test_overrides_change_the_value_that_they_name() -> None:
         ("objective.gamma=-1", r"gamma is -1.0 .*\[0, inf\]"),
         ("optimizer.learning_rate=0", r"optimizer\.learning_rate is 0.0; expected .* above 0"),
         ("schedule.warmup=1", r"schedule\.warmup is 1.0"),
+        ("schedule.first_factor=0", r"first_factor 0.0; expected .* in \(0, 1\]"),
+        ("accumulate=3", r"accumulate is 3 and batch_size 32; .*multiple of accumulate"),
+        ("accumulate=0", "accumulate is 0"),
+        ("max_steps=0", "max_steps is 0; expected at least 1, or null"),
+        ("checkpoint_every_steps=-1", "checkpoint_every_steps is -1"),
+        ("memory=none", "memory is 'none'; expected one of store, checkpoint, invert"),
+        ("batch_norm=global", "batch_norm is 'global'; expected one of synchronised, local"),
         ("split.test=0.9", "add up to"),
         ("epochs=0", "epochs is 0"),
         ("ema_decay=1", r"ema_decay is 1.0; expected a number in \[0, 1\)"),
@@ -94,11 +109,19 @@ def test_unknown_keys_of_a_file_are_named() -> None:
         from_dict(values | {"optimizer": {"surprise": 1}})
 
 
+def test_runs_of_earlier_versions_keep_their_digests() -> None:
+    # Of `digits` and `cifar10-small` before training took place on many devices.
+    assert digest(recipe("digits")).startswith("98964df7c414e5b1")
+    assert digest(recipe("cifar10-small")).startswith("b874d891c85af843")
+
+
 def test_the_digest_is_of_what_determines_the_weights() -> None:
     config = tiny_config()
     same = {
         "workers": 7,
         "checkpoint_every_s": 1.0,
+        "checkpoint_every_steps": 1,
+        "memory": "invert",
         "alpha": 0.5,
         "conformal_coverage": 0.5,
         "compile": True,
@@ -107,10 +130,15 @@ def test_the_digest_is_of_what_determines_the_weights() -> None:
         "reestimate_images": 1,
     }
     assert digest(dataclasses.replace(config, **same)) == digest(config)
-    for change in ({"epochs": 3}, {"seed": 1}, {"batch_size": 9}, {"ema_decay": 0.5}):
+    for change in (
+        *({"epochs": 3}, {"seed": 1}, {"batch_size": 9}, {"ema_decay": 0.5}),
+        *({"accumulate": 2}, {"max_steps": 3}, {"batch_norm": "local"}),
+        {"schedule": ScheduleConfig(first_steps=10, first_factor=0.05)},
+    ):
         assert digest(dataclasses.replace(config, **change)) != digest(config)
     # What is missing from both lists above would be decided by accident.
     decided = {*same, "epochs", "seed", "batch_size", "ema_decay", "bf16_subnetworks", "recipe"}
+    decided |= {"accumulate", "max_steps", "batch_norm"}
     scalars = {
         field.name
         for field in dataclasses.fields(FitConfig)
