@@ -114,6 +114,10 @@ class InvertibleNetwork(Sequential):
         channels, height, width = self.input_shape
         return channels * height * width
 
+    def observed_layers(self, stage: int) -> frozenset[int]:
+        """Layers of a stage whose feature maps `observe` tells the energies of."""
+        return frozenset(layer for at, layer in self._observed if at == stage)
+
     def forward_by_stage(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map x (B, C, H, W) to (z (B, D), log-determinants of the stages (B, S))."""
         observed = self.observe(x)
@@ -124,7 +128,7 @@ class InvertibleNetwork(Sequential):
         log_dets: list[Tensor] = []
         activations: list[Tensor] = []
         for number, stage in enumerate(self.layers):
-            watched = {layer for at, layer in self._observed if at == number}
+            watched = self.observed_layers(number)
             if not watched:
                 x, log_det = stage(x)
             else:
