@@ -230,12 +230,7 @@ def load_bundle(settings: Settings, path: Path | None = None) -> Classifier:
     """
     from service.models import loading
 
-    classifier = loading.load(settings, path or settings.bundle or manifest.embedded_path())
-    if settings.threads is not None:
-        import torch
-
-        torch.set_num_threads(settings.threads)
-    return classifier
+    return loading.load(settings, path or settings.bundle or manifest.embedded_path())
 
 
 def main() -> None:

@@ -62,6 +62,10 @@ def load(settings: Settings, bundle: Path) -> Classifier:
         max_pixels=settings.max_image_px,
         max_side=settings.max_side_px,
     )
+    if settings.threads is not None:
+        import torch
+
+        torch.set_num_threads(settings.threads)  # engines take as many when they are made
     device, engine = settings.device, settings.engine
     started = time.monotonic()
     classifier: TrustedClassifier | DecidingClassifier
