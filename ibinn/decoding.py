@@ -148,6 +148,35 @@ def decode(data: bytes, limits: Limits) -> DecodedImage:
         ImageTooLargeError: Over a limit; nothing was decoded.
         ImageDecodeError: Empty, zero-sized, truncated, damaged, or not one of `FORMATS`.
     """
+    pixels, name, notes = _decoded(data, limits, reduce=1)
+    return DecodedImage(
+        pixels=pixels,
+        format=name,
+        sha256_bytes=hashlib.sha256(data).hexdigest(),
+        sha256_pixels=pixels_sha256(pixels),
+        reductions=notes,
+    )
+
+
+def decode_pixels(data: bytes, limits: Limits, *, reduce: int = 1) -> Pixels:
+    """The pixels of `decode` without their hashes, for jobs that read an image again and again.
+
+    Args:
+        data: An encoded image.
+        limits: What is accepted.
+        reduce: 1, 2, 4 or 8: a JPEG may be decoded at that fraction of its sides, rounded up,
+            which leaves out most of the work; other formats keep their size.
+
+    Returns:
+        uint8 (H, W, 3), upright.
+
+    Raises:
+        ImageError: As `decode`.
+    """
+    return _decoded(data, limits, reduce=reduce)[0]
+
+
+def _decoded(data: bytes, limits: Limits, *, reduce: int) -> tuple[Pixels, str, tuple[str, ...]]:
     if not data:
         raise ImageDecodeError("image is empty (0 bytes); send the bytes of an image file")
     _check_bytes(len(data), limits)
@@ -159,6 +188,8 @@ def decode(data: bytes, limits: Limits) -> DecodedImage:
         with _OPENERS[name](BytesIO(data)) as image:
             _check_size(*image.size, limits)
             _check_scans(data, name)
+            if reduce > 1:
+                image.draft(None, tuple(max(1, side // reduce) for side in image.size))
             notes = ["first frame of an animation"] if _is_animated(image) else []
             pixels, more = _upright_rgb(image)
     except ImageError:
@@ -168,13 +199,7 @@ def decode(data: bytes, limits: Limits) -> DecodedImage:
             f"image cannot be decoded: {len(data)} bytes that begin like {name} are damaged or "
             f"truncated ({type(error).__name__}: {str(error)[:120]}); send the complete file"
         ) from error
-    return DecodedImage(
-        pixels=pixels,
-        format=name,
-        sha256_bytes=hashlib.sha256(data).hexdigest(),
-        sha256_pixels=pixels_sha256(pixels),
-        reductions=(*notes, *more),
-    )
+    return pixels, name, (*notes, *more)
 
 
 def open_image(image: ImageLike, limits: Limits) -> DecodedImage:

@@ -21,6 +21,9 @@ from PIL import Image, ImageEnhance
 from ibinn.errors import ConfigError
 from training.image_set import Pixels
 
+_TRIES = 10
+_LOG_RATIO = math.log(4 / 3)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AugmentConfig:
@@ -31,8 +34,8 @@ class AugmentConfig:
         flip: Mirror left and right with probability 1/2.
         color_jitter: Factors of brightness, contrast and saturation from [1 - j, 1 + j].
         rotation_degrees: Rotate by an angle from [-r, r].
-        random_resized_crop_min: Cut out a rectangle whose area is at least this share of the
-            image (aspect ratio 3/4 ... 4/3) and resize it; 1 is off.
+        random_resized_crop_min: Cut a rectangle whose area is at least this share of the whole
+            image (aspect ratio 3/4 ... 4/3) out of the original and resize it; 1 is off.
 
     Raises:
         ConfigError: A value is out of range.
@@ -56,8 +59,106 @@ def _check(name: str, value: float, low: float, high: float) -> None:
         raise ConfigError(f"augmentation {name} is {value!r}; expected {low:g} to {high:g}")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Box:
+    """A rectangle in an image, in pixels; fractions are meant."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+def draw_box(size: tuple[int, int], smallest: float, rng: np.random.Generator) -> Box:
+    """Where to cut an image: an area from U(smallest, 1), a log-uniform aspect ratio.
+
+    Of ten draws the first that fits into the image is taken, else the largest centred rectangle
+    whose ratio is in range, as is usual for ImageNet (Szegedy et al. 2015).
+
+    Args:
+        size: Height and width of the image in pixels.
+        smallest: Least share of its area, in (0, 1].
+        rng: Where to draw from.
+    """
+    height, width = size
+    for _ in range(_TRIES):
+        area = rng.uniform(smallest, 1.0) * height * width
+        ratio = math.exp(rng.uniform(-_LOG_RATIO, _LOG_RATIO))
+        wide, high = math.sqrt(area * ratio), math.sqrt(area / ratio)
+        if wide <= width and high <= height:
+            left, top = rng.uniform(0, width - wide), rng.uniform(0, height - high)
+            return Box(left=left, top=top, width=wide, height=high)
+    wide, high = min(width, height * 4 / 3), min(height, width * 4 / 3)
+    return Box(left=(width - wide) / 2, top=(height - high) / 2, width=wide, height=high)
+
+
+def reduction(box: Box, side: int) -> int:
+    """By how much an original may be reduced while it is decoded, 1, 2, 4 or 8.
+
+    The cut is still twice as large as the result then, so that the filter of the resize, and not
+    the decoder's, decides what is seen: training images must not differ from served ones.
+    """
+    spare = min(box.width, box.height) / (2 * side)
+    return next((factor for factor in (8, 4, 2) if spare >= factor), 1)
+
+
+def cut(
+    pixels: Pixels,
+    box: Box,
+    side: int,
+    *,
+    size: tuple[int, int],
+    interpolation: Image.Resampling = Image.Resampling.BILINEAR,
+) -> Pixels:
+    """A rectangle of an image, resized to a square.
+
+    Args:
+        pixels: uint8 (h, w, 3), the image or a reduced form of it.
+        box: The rectangle, in pixels of the whole image.
+        side: S of the result.
+        size: Height and width of the whole image.
+        interpolation: Filter; it averages when it shrinks.
+
+    Returns:
+        uint8 (S, S, 3).
+    """
+    height, width = pixels.shape[:2]
+    # Reduced sides are rounded up; the factor itself is whole.
+    factor = max(1, round(size[1] / width), round(size[0] / height))
+    left, top = box.left / factor, box.top / factor
+    image = Image.fromarray(pixels).resize(
+        (side, side),
+        interpolation,
+        box=(
+            left,
+            top,
+            min(left + box.width / factor, width),
+            min(top + box.height / factor, height),
+        ),
+    )
+    return np.asarray(image)
+
+
 def augment(pixels: Pixels, config: AugmentConfig, rng: np.random.Generator) -> Pixels:
-    """One random variation of an image.
+    """One random variation of a square image, the resized crop included.
+
+    Args:
+        pixels: uint8 (S, S, 3); not written to.
+        config: What to draw.
+        rng: Where to draw from; what is switched off draws nothing.
+
+    Returns:
+        uint8 (S, S, 3).
+    """
+    if config.random_resized_crop_min < 1:
+        size = (len(pixels), len(pixels))
+        box = draw_box(size, config.random_resized_crop_min, rng)
+        pixels = cut(pixels, box, len(pixels), size=size)
+    return vary(pixels, config, rng)
+
+
+def vary(pixels: Pixels, config: AugmentConfig, rng: np.random.Generator) -> Pixels:
+    """`augment` without the resized crop, which is cut out of the original.
 
     Args:
         pixels: uint8 (S, S, 3); not written to.
@@ -68,8 +169,6 @@ def augment(pixels: Pixels, config: AugmentConfig, rng: np.random.Generator) -> 
         uint8 (S, S, 3).
     """
     side = len(pixels)
-    if config.random_resized_crop_min < 1:
-        pixels = _resized_crop(pixels, config.random_resized_crop_min, rng)
     if config.rotation_degrees > 0:
         angle = rng.uniform(-config.rotation_degrees, config.rotation_degrees)
         pixels = _rotate(pixels, angle)
@@ -96,22 +195,6 @@ def _reflected(side: int, padding: int) -> npt.NDArray[np.int64]:
     period = 2 * (side - 1)
     position = np.arange(-padding, side + padding) % period
     return np.minimum(position, period - position)
-
-
-def _resized_crop(pixels: Pixels, smallest: float, rng: np.random.Generator) -> Pixels:
-    side = len(pixels)
-    area = rng.uniform(smallest, 1.0) * side * side
-    ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
-    width = min(math.sqrt(area * ratio), side)
-    height = min(math.sqrt(area / ratio), side)
-    left = rng.uniform(0, side - width)
-    top = rng.uniform(0, side - height)
-    image = Image.fromarray(pixels).resize(
-        (side, side),
-        Image.Resampling.BILINEAR,
-        box=(left, top, left + width, top + height),
-    )
-    return np.asarray(image)
 
 
 def _rotate(pixels: Pixels, angle: float) -> Pixels:

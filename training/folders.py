@@ -1,14 +1,15 @@
 """Folders of image files: one subfolder per class.
 
 Every file is decoded once when the folder is opened: for its content id and its thumbnail, and
-so that an unreadable file is named before a job starts and not in its middle.
+so that an unreadable file is named before a job starts and not in its middle. What was found in
+a large folder is remembered (`training.scan`).
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +30,8 @@ from training.image_set import (
     Skipped,
     thumbnail,
 )
-
-Progress = Callable[[int, int], None]
-"""Called with (images read, images in all) while a folder is opened."""
+from training.pixel_stores import KeptStore
+from training.scan import REMEMBERED_FROM, Progress, remembered_scan
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
 TEST_FOLDERS = ("test", "val", "valid", "validation")
@@ -87,7 +87,7 @@ def read_folder(
         ignored += other
     _check_classes(root, class_names, files[:train_count], "holds no images")
 
-    images, skipped = scan_files(files, class_names, progress=progress)
+    images, skipped = scan_files(files, class_names, progress=progress, root=root)
     if skipped and not skip_unreadable:
         raise DataError(unreadable_message(skipped, len(files)))
     lost = {entry.name for entry in skipped}
@@ -103,13 +103,72 @@ def read_folder(
 
 
 def scan_files(
-    files: Sequence[ImageFile], class_names: Sequence[str], *, progress: Progress | None
+    files: Sequence[ImageFile],
+    class_names: Sequence[str],
+    *,
+    progress: Progress | None,
+    root: Path | None = None,
 ) -> tuple[ImageSet, tuple[Skipped, ...]]:
     """Decode every file once for its id and thumbnail, and keep the pixels if they are small.
 
     The pixels stay in memory where all images have one size and fit into `MEMORY_BYTES`;
     otherwise they are decoded again when they are asked for.
+
+    Args:
+        files: What to read.
+        class_names: What the labels are positions in.
+        progress: Told how many images have been read.
+        root: Folder under which the scan of many files is remembered; None: it is not.
     """
+    if root is not None and len(files) >= REMEMBERED_FROM:
+        return _scan_many(root, files, class_names, progress=progress)
+    return _scan_few(files, class_names, progress=progress)
+
+
+def _scan_many(
+    root: Path,
+    files: Sequence[ImageFile],
+    class_names: Sequence[str],
+    *,
+    progress: Progress | None,
+) -> tuple[ImageSet, tuple[Skipped, ...]]:
+    limits = Limits()
+    paths = tuple(file.path for file in files)
+    found = remembered_scan(
+        root, paths, [file.name for file in files], limits=limits, progress=progress
+    )
+    skipped = tuple(
+        Skipped(name=files[position].name, reason=reason)
+        for position, reason in sorted(found.reasons.items())
+    )
+    readable = np.array([i for i in range(len(files)) if i not in found.reasons], np.int64)
+    sizes = found.sizes[readable]
+    store: PixelStore = FileStore(paths, limits)
+    one_size = len(sizes) > 0 and not (sizes != sizes[0]).any()
+    if one_size and 3 * int(sizes[0].prod()) * len(files) <= MEMORY_BYTES:
+        store = KeptStore(store, len(files), (int(sizes[0, 0]), int(sizes[0, 1])))
+    images = ImageSet(
+        class_names=class_names,
+        items=[
+            Item(
+                id=found.ids[position].tobytes().hex(),
+                label=files[position].label,
+                group=files[position].group,
+                name=files[position].name,
+            )
+            for position in readable.tolist()
+        ],
+        store=store,
+        thumbnails=found.thumbnails if not skipped else found.thumbnails[readable],
+        sizes=sizes,
+        positions=readable,
+    )
+    return images, skipped
+
+
+def _scan_few(
+    files: Sequence[ImageFile], class_names: Sequence[str], *, progress: Progress | None
+) -> tuple[ImageSet, tuple[Skipped, ...]]:
     limits = Limits()
     items: list[Item] = []
     positions: list[int] = []
@@ -222,9 +281,7 @@ def _list_files(
                 f"{class_folder} is not one of the training classes "
                 f"({_listing(class_names)}); rename or remove it"
             )
-        for path in sorted(class_folder.rglob("*")):
-            if path.name.startswith(".") or not path.is_file():
-                continue
+        for path in sorted(_visible_files(class_folder)):
             if path.suffix.lower() not in SUFFIXES:
                 ignored += 1
                 continue
@@ -234,6 +291,16 @@ def _list_files(
                 ImageFile(path=path, name=name, label=labels[class_folder.name], group=group)
             )
     return files, ignored
+
+
+def _visible_files(folder: Path) -> Iterator[Path]:
+    # `Path.rglob` asks the disk about every file: minutes for a million of them.
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _visible_files(Path(entry.path))
+            elif entry.is_file() and not entry.name.startswith("."):
+                yield Path(entry.path)
 
 
 def _group(name: str, path: Path, class_folder: Path, group_by: str | None) -> str:

@@ -7,17 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ibinn.decoding import Limits, decode, pixels_sha256
-from ibinn.errors import DataError
+from ibinn.decoding import pixels_sha256
+from training.pixel_stores import ArrayStore, FileStore, Pixels, PixelStore
 
-Pixels = npt.NDArray[np.uint8]
+__all__ = [
+    "THUMBNAIL_SIDE",
+    "ArrayStore",
+    "DataSource",
+    "FileStore",
+    "ImageSet",
+    "Item",
+    "JoinedStore",
+    "PixelStore",
+    "Pixels",
+    "Skipped",
+    "image_id",
+    "thumbnail",
+]
 
 THUMBNAIL_SIDE = 16
 """Side in pixels of the thumbnails that near-duplicates are searched in."""
@@ -67,51 +79,6 @@ def thumbnail(pixels: Pixels) -> Pixels:
     """The image squashed to `THUMBNAIL_SIDE` squared by averaging: uint8 (16, 16, 3)."""
     small = Image.fromarray(pixels).resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX)
     return np.asarray(small)
-
-
-class PixelStore(Protocol):
-    """Where the pixels of a data set are."""
-
-    def load(self, position: int) -> Pixels:
-        """Pixels of one image, uint8 (H, W, 3)."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class ArrayStore:
-    """Images of one size in memory: uint8 (N, H, W, 3), or (N, H, W) for grey ones."""
-
-    pixels: Pixels
-
-    def load(self, position: int) -> Pixels:
-        """Pixels of one image, uint8 (H, W, 3)."""
-        image = self.pixels[position]
-        return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
-
-
-@dataclass(frozen=True, slots=True)
-class FileStore:
-    """Images in files, decoded each time they are asked for."""
-
-    paths: tuple[Path, ...]
-    limits: Limits
-
-    def load(self, position: int) -> Pixels:
-        """Pixels of one image, uint8 (H, W, 3).
-
-        Raises:
-            DataError: The file is no longer there.
-            ImageError: The file has changed and is not a readable image any more.
-        """
-        path = self.paths[position]
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise DataError(
-                f"{path} was readable when the data was opened and is not now "
-                f"({error.strerror}); do not change the folder while a job uses it"
-            ) from error
-        return decode(data, self.limits).pixels
 
 
 class ImageSet:
@@ -185,9 +152,25 @@ class ImageSet:
         """Labels of all images, int64 (N,)."""
         return np.fromiter((item.label for item in self.items), np.int64, len(self.items))
 
-    def load(self, index: int) -> Pixels:
-        """Pixels of image `index`: uint8 (H, W, 3), upright, as decoded. Do not write to them."""
-        return self._store.load(int(self._positions[index]))
+    def load(self, index: int, *, reduce: int = 1) -> Pixels:
+        """Pixels of image `index`: uint8 (H, W, 3), upright, as decoded. Do not write to them.
+
+        Args:
+            index: Of the image.
+            reduce: 1, 2, 4 or 8: a JPEG may come at that fraction of its sides, rounded up.
+        """
+        return self._store.load(int(self._positions[index]), reduce=reduce)
+
+    def prepare(self, indices: Sequence[int]) -> None:
+        """Say what a training run loads next; images behind a URL are fetched shard by shard."""
+        self._store.prepare([int(self._positions[index]) for index in indices])
+
+    @property
+    def one_size(self) -> tuple[int, int] | None:
+        """Height and width in pixels if all images have the same, else None."""
+        if not len(self.sizes) or (self.sizes != self.sizes[0]).any():
+            return None
+        return int(self.sizes[0, 0]), int(self.sizes[0, 1])
 
     def subset(self, indices: Sequence[int] | npt.NDArray[np.integer]) -> ImageSet:
         """The images at `indices`, in that order; pixels are shared, not copied."""
@@ -234,10 +217,18 @@ class JoinedStore:
 
     parts: tuple[ImageSet, ImageSet]
 
-    def load(self, position: int) -> Pixels:
+    def load(self, position: int, *, reduce: int = 1) -> Pixels:
         """Pixels of one image, uint8 (H, W, 3)."""
         first, second = self.parts
-        return first.load(position) if position < len(first) else second.load(position - len(first))
+        if position < len(first):
+            return first.load(position, reduce=reduce)
+        return second.load(position - len(first), reduce=reduce)
+
+    def prepare(self, positions: Sequence[int]) -> None:
+        """Tell both sets."""
+        first, second = self.parts
+        first.prepare([position for position in positions if position < len(first)])
+        second.prepare([position - len(first) for position in positions if position >= len(first)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,27 +9,34 @@ Shapes: B batch, N images, S x S pixels.
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ibinn.errors import ConfigError
 from ibinn.images import Preprocessing
-from training.augment import AugmentConfig, augment
+from training.augment import AugmentConfig, cut, draw_box, reduction, vary
 from training.image_set import ImageSet, Pixels
 from training.jpeg import finisher
+from training.pixel_stores import KeptPixels
 
 CACHE_BYTES = 2 * 2**30
-"""Images cropped and resized to the network's side are kept in memory up to this size."""
+"""Images cropped and resized to the network's side are kept in memory up to this size, which
+worker processes share; larger sets are decoded each time."""
 
 _PREFETCHED_BATCHES = 4
 _COMPARED = 32
+_EVAL_THREADS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +70,10 @@ class TrainLoader:
         rank: Number of this process among `world_size`.
         world_size: Processes that train together; each gets its own part of every step.
 
+    Attributes:
+        waited_s: Seconds for which `epoch` has kept its consumer waiting; set it to 0 to start
+            anew.
+
     Raises:
         ConfigError: Not one full step of images, or an argument out of range.
     """
@@ -91,12 +102,13 @@ class TrainLoader:
                 f"and there are {len(image_set)} training images; use a smaller batch size"
             )
         self.batch_size = batch_size
+        self.waited_s = 0.0
         self.steps_per_epoch = len(image_set) // step
         self._seed = seed
         self._rank = rank
         self._world_size = world_size
         self._labels = image_set.labels
-        self._ids = np.array([item.id for item in image_set.items])
+        self._items = image_set.items
         self._schedule: list[list[tuple[int, int]]] = []
         self._loader: DataLoader[Tensor] = DataLoader(
             _Variations(image_set, preprocessing, augment, seed),
@@ -111,7 +123,7 @@ class TrainLoader:
     def order(self, epoch: int) -> npt.NDArray[np.int64]:
         """Positions of the images that this process sees: int64 (steps_per_epoch, batch_size)."""
         step = self.batch_size * self._world_size
-        shuffled = np.random.default_rng([self._seed, epoch]).permutation(len(self._ids))
+        shuffled = np.random.default_rng([self._seed, epoch]).permutation(len(self._items))
         steps = shuffled[: self.steps_per_epoch * step]
         return steps.reshape(-1, self._world_size, self.batch_size)[:, self._rank]
 
@@ -123,11 +135,15 @@ class TrainLoader:
         """
         order = self.order(epoch)[start_step:]
         self._schedule[:] = [[(epoch, int(index)) for index in step] for step in order]
-        for indices, images in zip(order, self._loader, strict=True):
+        batches = iter(self._loader)
+        for indices in order:
+            before = time.perf_counter()
+            images = next(batches)
+            self.waited_s += time.perf_counter() - before
             yield Batch(
                 images=images,
                 labels=torch.from_numpy(self._labels[indices]),
-                ids=tuple(self._ids[indices].tolist()),
+                ids=tuple(self._items[index].id for index in indices),
             )
 
 
@@ -141,13 +157,14 @@ class _Variations(Dataset[Tensor]):
         self._preprocessing = preprocessing
         self._config = config
         self._seed = seed
-        self._fitted = _fit_all(image_set, preprocessing)
+        self._fitted = _room_for_fitted(image_set, preprocessing, config)
         self._finish: Callable[[Pixels], Pixels] | None = None  # chosen on the first batch
 
     def __len__(self) -> int:
         return len(self._images)
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Tensor:
+        self._images.prepare([index for _, index in keys])
         if self._finish is None:
             compared = (self._vary(*key) for key in keys[:_COMPARED])
             self._finish = finisher(self._preprocessing, compared)
@@ -159,23 +176,43 @@ class _Variations(Dataset[Tensor]):
 
     def _vary(self, epoch: int, index: int) -> Pixels:
         rng = np.random.default_rng([self._seed, epoch, index])
-        return augment(self._fit(index), self._config, rng)
+        if self._config.random_resized_crop_min < 1:
+            pixels = self._cut(index, rng)
+        else:
+            pixels = self._fit(index)
+        return vary(pixels, self._config, rng)
+
+    def _cut(self, index: int, rng: np.random.Generator) -> Pixels:
+        config = self._preprocessing.config
+        height, width = self._images.sizes[index].tolist()
+        box = draw_box((height, width), self._config.random_resized_crop_min, rng)
+        return cut(
+            self._images.load(index, reduce=reduction(box, config.side)),
+            box,
+            config.side,
+            size=(height, width),
+            interpolation=Image.Resampling[config.interpolation.upper()],
+        )
 
     def _fit(self, index: int) -> Pixels:
-        if self._fitted is not None:
-            return self._fitted[index]
-        return self._preprocessing.fit_size(self._images.load(index))
+        if self._fitted is None:
+            return self._preprocessing.fit_size(self._images.load(index))
+        fitted = self._fitted.get(index)
+        if fitted is None:
+            pixels = self._preprocessing.fit_size(self._images.load(index))
+            fitted = self._fitted.put(index, pixels)
+        return fitted
 
 
-def _fit_all(image_set: ImageSet, preprocessing: Preprocessing) -> Pixels | None:
-    side = preprocessing.config.side
-    shape = (len(image_set), side, side, 3)
-    if np.prod(shape, dtype=np.int64) > CACHE_BYTES:
+def _room_for_fitted(
+    image_set: ImageSet, preprocessing: Preprocessing, config: AugmentConfig
+) -> KeptPixels | None:
+    """Where fitted images are kept; None where they are too many, or not what is cut from."""
+    shape = (preprocessing.config.side, preprocessing.config.side, 3)
+    size = len(image_set) * int(np.prod(shape, dtype=np.int64))
+    if config.random_resized_crop_min < 1 or size > CACHE_BYTES:
         return None
-    fitted = np.empty(shape, np.uint8)
-    for index in range(len(image_set)):
-        fitted[index] = preprocessing.fit_size(image_set.load(index))
-    return fitted
+    return KeptPixels(len(image_set), shape)
 
 
 def _as_is(batch: Any) -> Any:
@@ -185,16 +222,42 @@ def _as_is(batch: Any) -> Any:
 def eval_batches(
     image_set: ImageSet, preprocessing: Preprocessing, batch_size: int
 ) -> Iterator[Batch]:
-    """All images in order, cropped, resized and JPEG-stepped; the last batch may be short."""
+    """All images in order, cropped, resized and JPEG-stepped; the last batch may be short.
+
+    Threads prepare the next batch while the consumer computes with this one.
+    """
     labels = torch.from_numpy(image_set.labels)
     side = preprocessing.config.side
-    for start in range(0, len(image_set), batch_size):
-        indices = range(start, min(start + batch_size, len(image_set)))
-        images = np.empty((len(indices), side, side, 3), np.uint8)
-        for row, index in enumerate(indices):
-            images[row] = preprocessing.finish(preprocessing.fit_size(image_set.load(index)))
-        yield Batch(
-            images=torch.from_numpy(images),
-            labels=labels[indices.start : indices.stop],
-            ids=tuple(image_set.items[index].id for index in indices),
-        )
+
+    def fill(images: npt.NDArray[np.uint8], start: int, rows: range) -> None:
+        for row in rows:
+            original = image_set.load(start + row)
+            images[row] = preprocessing.finish(preprocessing.fit_size(original))
+
+    def begin(pool: ThreadPoolExecutor, start: int) -> _Filling:
+        count = max(0, min(batch_size, len(image_set) - start))
+        images = np.empty((count, side, side, 3), np.uint8)
+        shares = [range(first, count, threads) for first in range(min(threads, count))]
+        return _Filling(images, [pool.submit(fill, images, start, rows) for rows in shares])
+
+    threads = min(_EVAL_THREADS, os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads) as pool:
+        ahead = begin(pool, 0)
+        for start in range(0, len(image_set), batch_size):
+            filling, ahead = ahead, begin(pool, start + batch_size)
+            for share in filling.shares:
+                share.result()
+            end = start + len(filling.images)
+            yield Batch(
+                images=torch.from_numpy(filling.images),
+                labels=labels[start:end],
+                ids=tuple(item.id for item in image_set.items[start:end]),
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Filling:
+    """A batch that threads are filling, each its share of the rows."""
+
+    images: npt.NDArray[np.uint8]
+    shares: list[Future[None]]
