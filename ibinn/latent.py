@@ -15,8 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from ibinn.errors import ConfigError
+from ibinn.latent_means import LatentMeans
 
 LOG_2PI = math.log(2.0 * math.pi)
+
+RANK_TOLERANCE = 1e-10
+"""Eigenvalues of the Gram matrix below this share of the largest count as zero."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,12 +125,27 @@ class GaussianMixture(nn.Module):
 
     def mean_norms(self) -> Tensor:
         """‖μ_y‖², shape (K,)."""
+        norms = self.means.square().sum(1)
         if self.config.rank is None:
-            return self.means.square().sum(1)
-        return self.gram().diagonal()
+            return norms
+        basis_gram = self.mean_basis @ self.mean_basis.T
+        return norms + ((self.mean_weights @ basis_gram) * self.mean_weights).sum(1)
+
+    def class_means(self, labels: Tensor) -> Tensor:
+        """μ_y of some classes, (B,) -> (B, D)."""
+        if self.config.rank is None:
+            return self.means[labels]
+        rest = self.mean_weights[labels] @ self.mean_basis
+        return torch.cat((self.means[labels], rest), dim=-1)
+
+    def latent_means(self) -> LatentMeans:
+        """The means as they are now, for float64 products; without a gradient."""
+        if self.config.rank is None:
+            return LatentMeans.of(self.means)
+        return LatentMeans.of(self.means, self.mean_weights, self.mean_basis)
 
     def dense_means(self) -> Tensor:
-        """All means as a matrix (K, D); for tests, samples and one-off plots only."""
+        """All means as a matrix (K, D); for tests and one-off plots only."""
         if self.config.rank is None:
             return self.means
         return torch.cat((self.means, self.mean_weights @ self.mean_basis), dim=1)
@@ -156,7 +175,7 @@ class GaussianMixture(nn.Module):
         noise = torch.randn(
             labels.shape[0], self.dims, generator=generator, device=labels.device
         ).to(self.means.dtype)
-        return self.dense_means()[labels] + temperature * noise
+        return self.class_means(labels) + temperature * noise
 
     def subspaces(self) -> Subspaces:
         """The class and style subspaces for the means as they are now."""
@@ -172,48 +191,47 @@ class Subspaces:
     Attributes:
         gram: G (K, K), float64.
         gram_pinv: G⁺ (K, K), float64.
+        whitening: (G⁺)^½ (K, K), float64: u = a (G⁺)^½ are coordinates of z_c with ‖u‖ = ‖z_c‖.
         rank: r, the dimension of the span.
         log_weights: w (K,), float64.
         mean_norms: ‖μ_y‖² (K,), float64.
-        means: What z is multiplied with for z·μ_y, float64: `GaussianMixture.means` and, where
-            they are of low rank, `mean_basis` and `mean_weights`, each transposed.
+        means: Of the mixture.
         dims: D.
     """
 
     gram: Tensor
     gram_pinv: Tensor
+    whitening: Tensor
     rank: int
     log_weights: Tensor
     mean_norms: Tensor
-    means: tuple[Tensor, ...]
+    means: LatentMeans
     dims: int
 
     @staticmethod
     def of(mixture: GaussianMixture) -> Subspaces:
         """Subspaces of a mixture."""
         with torch.no_grad():
-            means = wide_means(mixture)
-            gram = means @ means.T
-            factors = [mixture.means]
-            if mixture.config.rank is not None:
-                factors += [mixture.mean_basis, mixture.mean_weights]
+            means = mixture.latent_means()
+            gram = means.gram()
+            # One decomposition for the pseudo-inverse, its root and the rank: K may be 1000.
+            values, vectors = torch.linalg.eigh(gram)
+            kept = values.abs() > RANK_TOLERANCE * values.abs().max()
+            inverse = torch.where(kept, values.reciprocal(), 0.0)
             return Subspaces(
                 gram=gram,
-                gram_pinv=torch.linalg.pinv(gram, rtol=1e-10, hermitian=True),
-                rank=int(torch.linalg.matrix_rank(gram, rtol=1e-10, hermitian=True)),
+                gram_pinv=(vectors * inverse) @ vectors.T,
+                whitening=(vectors * inverse.clamp_min(0.0).sqrt()) @ vectors.T,
+                rank=int(kept.sum()),
                 log_weights=mixture.log_weights.double(),
                 mean_norms=gram.diagonal().clone(),
-                means=tuple(factor.double().T for factor in factors),
+                means=means,
                 dims=mixture.dims,
             )
 
     def mean_products(self, z: Tensor) -> Tensor:
         """z·μ_y for every class, float64 (B, D) -> (B, K)."""
-        if len(self.means) == 1:
-            return z @ self.means[0]
-        full, basis, weights = self.means
-        fc = full.shape[0]
-        return z[:, :fc] @ full + (z[:, fc:] @ basis) @ weights
+        return self.means.products(z)
 
     def split(self, squared_norm: Tensor, mean_products: Tensor) -> SubspaceDensities:
         """Densities in both subspaces.
@@ -243,7 +261,10 @@ def log_sum_exp(scores: Tensor) -> Tensor:
 
 
 def wide_means(mixture: GaussianMixture) -> Tensor:
-    """All means as a float64 matrix (K, D), low-rank ones multiplied out in float64."""
+    """All means as a float64 matrix (K, D), low-rank ones multiplied out in float64.
+
+    For tests and drawings: at ImageNet's size it takes 1.2 GB.
+    """
     means = mixture.means.double()
     if mixture.config.rank is None:
         return means

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from threading import Lock
 from typing import TYPE_CHECKING, TypeGuard, cast, overload
 
 import numpy as np
@@ -31,7 +32,6 @@ from ibinn.images import (
     open_image,
     png_size,
 )
-from ibinn.latent import wide_means
 from ibinn.ood.registry import Statistic, statistics_of
 from ibinn.ood.statistics import StatisticContext
 from ibinn.reference import Reference
@@ -55,7 +55,8 @@ CHUNK = 64
 class TrustedClassifier:
     """A calibrated generative classifier with its preprocessing; `ibinn.bundle.load` makes it.
 
-    Thread-safe: nothing changes after construction.
+    Thread-safe: what explanations need is made once, at the first of them; else nothing changes
+    after construction.
 
     Args:
         model: Network and mixture, in evaluation mode on its device.
@@ -97,9 +98,8 @@ class TrustedClassifier:
         self._measured = dict(measured or {})
         network = model.network
         self._subspaces = model.mixture.subspaces()
-        self._means = wide_means(model.mixture)
-        shape = network.heatmap_shape
-        self._cell_means = None if shape is None else CellMeans.of(self._means, shape)
+        self._cell_means: CellMeans | None = None
+        self._making_cell_means = Lock()
         self._mean_distances = mean_distances(self._subspaces)
         self._context = StatisticContext.of(
             model.mixture,
@@ -328,10 +328,17 @@ class TrustedClassifier:
     def _heatmaps(self, evidence: Evidence) -> Tensor:
         return posterior_heatmaps(
             evidence,
-            cells=self._cell_means or CellMeans.of(self._means, self.network.heatmap_shape),
+            cells=self._cells(),
             subspaces=self._subspaces,
             temperature=self._temperature,
         )
+
+    def _cells(self) -> CellMeans:
+        # A second's work for a thousand classes, and needed by explanations only.
+        with self._making_cell_means:
+            if self._cell_means is None:
+                self._cell_means = CellMeans.of(self.model.mixture, self.network.heatmap_shape)
+            return self._cell_means
 
 
 def _heatmap(name: str, values: npt.NDArray[np.float64], log_posterior: float) -> Heatmap:

@@ -22,7 +22,6 @@ from torch.nn import functional as F
 from ibinn.classifier import Evidence, GenerativeClassifier
 from ibinn.errors import NotExplainableError
 from ibinn.explain.heatmap import CellMeans, posterior_heatmaps
-from ibinn.latent import wide_means
 from training.faithfulness import FloatArray, Images, IntArray, blurred
 
 BATCH = 64
@@ -78,9 +77,7 @@ class Subject:
         self.log_posterior = LogPosterior(model, temperature=temperature).eval()
         self.cells: tuple[int, int] = model.network.heatmap_shape[:2]
         self._subspaces = model.mixture.subspaces()
-        self._cell_means = CellMeans.of(
-            wide_means(model.mixture).detach(), model.network.heatmap_shape
-        )
+        self._cell_means = CellMeans.of(model.mixture, model.network.heatmap_shape)
 
     def tensor(self, array: npt.NDArray[np.generic]) -> Tensor:
         """An array on the model's device."""

@@ -6,55 +6,13 @@ They locate *latent* evidence: a cell's receptive field is larger than the cell.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import torch
 from torch import Tensor
 
 from ibinn.classifier import Evidence
-from ibinn.errors import NotExplainableError
-from ibinn.flow.pooling import dct_matrix
+from ibinn.explain.cell_means import CellMeans
 from ibinn.latent import LOG_2PI, Subspaces, log_sum_exp
 
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class CellMeans:
-    """Means of the classes as feature maps: what heatmaps need of a model, computed once.
-
-    Attributes:
-        transform: Orthonormal inverse DCT as one matrix (cells, frequencies), H*W each.
-        means: (H*W, C, K).
-        squares: ‖m_kl‖² (H*W, K).
-        shape: (H, W, C).
-    """
-
-    transform: Tensor
-    means: Tensor
-    squares: Tensor
-    shape: tuple[int, int, int]
-
-    @staticmethod
-    def of(means: Tensor, heatmap_shape: tuple[int, int, int] | None) -> CellMeans:
-        """Of means (K, D) and the shape (H, W, C) of the last feature map.
-
-        Raises:
-            NotExplainableError: There is no such map: something other than the pooling follows it.
-        """
-        if heatmap_shape is None:
-            raise NotExplainableError(
-                "this network mixes all positions after its last feature map, so no exact "
-                "heatmap exists; expected an architecture that ends in DCT pooling, such as "
-                "'small'"
-            )
-        height, width, channels = heatmap_shape
-        transform = torch.kron(dct_matrix(height).T, dct_matrix(width).T).to(means.device)
-        cells = transform @ means.detach().double().view(-1, height * width, channels)
-        return CellMeans(
-            transform=transform,
-            means=cells.permute(1, 2, 0).contiguous(),
-            squares=cells.square().sum(2).T.contiguous(),
-            shape=heatmap_shape,
-        )
+__all__ = ["CellMeans", "completeness_error", "log_odds_heatmap", "posterior_heatmaps"]
 
 
 def posterior_heatmaps(
@@ -122,8 +80,6 @@ def _cell_log_likelihoods(z: Tensor, cells: CellMeans) -> Tensor:
 
     The transform is linear: w^(y) = w(z) - w(μ_y), so that no (B, K, D) array is formed.
     """
-    height, width, channels = cells.shape
-    pixels = cells.transform @ z.double().view(-1, height * width, channels)
-    products = torch.matmul(pixels.transpose(0, 1), cells.means).transpose(0, 1)
-    squares = pixels.square().sum(2)[:, :, None] - 2.0 * products + cells.squares
-    return -0.5 * squares - 0.5 * channels * LOG_2PI
+    own = cells.cells(z)
+    squares = own.square().sum(2)[:, :, None] - 2.0 * cells.products(own) + cells.squares
+    return -0.5 * squares - 0.5 * cells.shape[2] * LOG_2PI

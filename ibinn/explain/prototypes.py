@@ -47,7 +47,7 @@ def class_sheet(
     mixture = model.mixture
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        mean = mixture.dense_means()[label]
+        mean = mixture.class_means(torch.tensor(label, device=mixture.means.device))
         noise = torch.randn(count, mixture.dims, generator=generator).to(mean)
         codes = torch.cat([mean + temperature * noise for temperature in temperatures])
     images = decode(model, preprocessing, codes)

@@ -123,13 +123,13 @@ def nearby_classes(
             f"class is {class_name!r}; this model has: {', '.join(class_names)}; choose among them"
         )
     own = list(class_names).index(class_name)
-    shared = overlaps(distances)
+    shared = overlaps(distances[own])
     others = [int(k) for k in np.argsort(distances[own], kind="stable") if k != own]
     return tuple(
         NearbyClass(
             class_name=class_names[k],
             distance=float(distances[own, k]),
-            overlap=float(shared[own, k]),
+            overlap=float(shared[k]),
         )
         for k in others[:count]
     )

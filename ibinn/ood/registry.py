@@ -42,8 +42,8 @@ def statistics_of(network: InvertibleNetwork) -> tuple[Statistic, ...]:
     """The statistics of a network, in a fixed order.
 
     A pooling stage has no Jacobian and no test; without a last feature map there are no
-    statistics of cosine bands and of spatial correlation, without observed channels none of
-    their energies.
+    statistics of cosine bands and of spatial correlation (nor of the latter where the map is one
+    cell wide), without observed channels none of their energies.
     """
     stage_names, heatmap_shape = network.stage_names, network.heatmap_shape
     likelihood = (TestKind.TYPICALITY, TestKind.TWO_TAILED)
@@ -111,7 +111,7 @@ def statistics_of(network: InvertibleNetwork) -> tuple[Statistic, ...]:
                 compute=partial(statistics.stage_log_det, stage=stage),
             )
         )
-    if heatmap_shape is not None:
+    if heatmap_shape is not None and min(heatmap_shape[:2]) > 1:
         found.append(
             _statistic(
                 Group.STYLE,
@@ -120,6 +120,7 @@ def statistics_of(network: InvertibleNetwork) -> tuple[Statistic, ...]:
                 statistics.spatial_autocorrelation,
             )
         )
+    if heatmap_shape is not None:
         for band in range(max(heatmap_shape[:2])):
             found.append(
                 Statistic(

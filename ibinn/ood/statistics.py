@@ -16,6 +16,7 @@ from torch import Tensor
 from ibinn.classifier import Evidence
 from ibinn.flow.pooling import dct_matrix
 from ibinn.latent import GaussianMixture, Subspaces
+from ibinn.latent_means import LatentMeans
 from ibinn.ood.activation import fit_whitening
 
 
@@ -24,8 +25,8 @@ class StatisticContext:
     """What statistics need to know of the model, computed once.
 
     Attributes:
-        means: μ (K, D), float32.
-        whitening: (G⁺)^½ (K, K): u = a (G⁺)^½ are coordinates of z_c with ‖u‖ = ‖z_c‖.
+        means: μ, of which `means[classes]` are rows (B, D), float32.
+        whitening: Of `Subspaces`: u = a (G⁺)^½ are coordinates of z_c with ‖u‖ = ‖z_c‖.
         mean_norms: ‖μ_y‖² (K,).
         heatmap_shape: (H, W, C) of the last feature map, or None.
         fitted: Parameters fitted on calibration part A, or None while they are being fitted.
@@ -33,7 +34,7 @@ class StatisticContext:
             then computes it.
     """
 
-    means: Tensor
+    means: LatentMeans
     whitening: Tensor
     mean_norms: Tensor
     heatmap_shape: tuple[int, int, int] | None
@@ -52,10 +53,9 @@ class StatisticContext:
         fitted: FittedStatistics | None = None,
     ) -> StatisticContext:
         """The context of a model."""
-        values, vectors = torch.linalg.eigh(subspaces.gram_pinv)
         return StatisticContext(
-            means=mixture.dense_means().detach(),
-            whitening=(vectors * values.clamp_min(0.0).sqrt()) @ vectors.T,
+            means=subspaces.means,
+            whitening=subspaces.whitening,
             mean_norms=subspaces.mean_norms,
             heatmap_shape=heatmap_shape,
             fitted=None if fitted is None else fitted.to(subspaces.gram_pinv.device),

@@ -39,7 +39,7 @@ class Explained:
         self.temperature = temperature
         self.maps = posterior_heatmaps(
             self.evidence,
-            cells=CellMeans.of(self.means, self.shape),
+            cells=CellMeans.of(self.model.mixture, self.shape),
             subspaces=self.model.mixture.subspaces(),
             temperature=temperature,
         )
@@ -101,7 +101,7 @@ def test_heatmaps_of_classes_agree_where_the_means_do():
     evidence = evidence_of(explained.model, torch.randn(1, 3, SIDE, SIDE))
     found = posterior_heatmaps(
         evidence,
-        cells=CellMeans.of(mixture.means.detach(), network.heatmap_shape),
+        cells=CellMeans.of(mixture, network.heatmap_shape),
         subspaces=mixture.subspaces(),
     )
     spread = (found.amax(1) - found.amin(1))[0]
@@ -119,7 +119,7 @@ def test_heatmaps_do_not_depend_on_the_batch():
     )
     alone = posterior_heatmaps(
         first,
-        cells=CellMeans.of(explained.means, explained.shape),
+        cells=CellMeans.of(explained.model.mixture, explained.shape),
         subspaces=explained.model.mixture.subspaces(),
     )
     torch.testing.assert_close(alone[0], explained.maps[0])
@@ -135,4 +135,4 @@ def test_the_completeness_error_is_that_of_the_worst_class():
 def test_a_network_that_mixes_all_positions_has_no_heatmap():
     model = random_classifier(CIFAR, classes=CLASSES)
     with pytest.raises(NotExplainableError, match="ends in DCT pooling"):
-        CellMeans.of(model.mixture.dense_means(), model.network.heatmap_shape)
+        CellMeans.of(model.mixture, model.network.heatmap_shape)
