@@ -29,6 +29,7 @@ from ibinn.decoding import (
     pixels_sha256,
 )
 from ibinn.errors import ConfigError
+from ibinn.framing import Frame
 from ibinn.types import InputInfo, Region
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ __all__ = [
 Interpolation = Literal["bilinear", "box", "bicubic", "lanczos"]
 Fit = Literal["crop", "squash"]
 Subsampling = Literal["4:4:4", "4:2:2", "4:2:0"]
+Levels = Literal[256, 255]
 
 _FILTERS: Mapping[str, Image.Resampling] = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -95,6 +97,12 @@ class PreprocessingConfig:
         interpolation: Filter of the resize; it averages when it shrinks.
         fit: ``crop`` takes the centre square, ``squash`` the whole image out of proportion.
         jpeg: The JPEG step, or None.
+        shorter_side: R: resize the shorter side to R pixels, keep the proportions, and take the
+            centre square of S, as the released ImageNet networks are used; None: take the
+            largest centre square. An image of S×S pixels is taken as it is.
+        levels: What pixel values are divided by: 256, so that they fill [0, 1), or 255 for
+            networks that were trained on k/255 with noise of one level added, as the released
+            ones. Scores use the centre (k + 1/2)/levels either way.
 
     Raises:
         ConfigError: A value out of range.
@@ -106,6 +114,8 @@ class PreprocessingConfig:
     interpolation: Interpolation = "bilinear"
     fit: Fit = "crop"
     jpeg: JpegStep | None = None
+    shorter_side: int | None = None
+    levels: Levels = 256
 
     def __post_init__(self) -> None:
         if not _is_int(self.side) or not 1 <= self.side <= 4096:
@@ -119,10 +129,28 @@ class PreprocessingConfig:
         _check_choice("fit", self.fit, get_args(Fit))
         if self.jpeg is not None and not isinstance(self.jpeg, JpegStep):
             raise ConfigError(f"jpeg is {self.jpeg!r}; expected a JpegStep or None")
+        if not _is_int(self.levels) or self.levels not in get_args(Levels):
+            raise ConfigError(f"levels is {self.levels!r}; expected 256 or 255")
+        if self.shorter_side is not None:
+            if not _is_int(self.shorter_side) or not self.side <= self.shorter_side <= 4096:
+                raise ConfigError(
+                    f"shorter_side is {self.shorter_side!r}; expected an integer {self.side} "
+                    "(the side) to 4096, or none"
+                )
+            if self.fit != "crop":
+                raise ConfigError(
+                    f"shorter_side is {self.shorter_side} and fit {self.fit}; a shorter side is "
+                    "resized to be cropped; set fit to crop, or shorter_side to none"
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `from_dict` reads them."""
-        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+        values = {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+        # Came later: a bundle's digest is over these values, and those without them keep theirs.
+        for name, default in (("shorter_side", None), ("levels", 256)):
+            if values[name] == default:
+                del values[name]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PreprocessingConfig:
@@ -208,8 +236,12 @@ class Preprocessing:
 
     @property
     def log_det(self) -> float:
-        """log|det ∂x/∂v| = -S² Σ_c log std_c in nats, for v = (k + u)/256 in [0, 1)."""
-        return -float(self.config.side**2) * sum(math.log(std) for std in self.config.std)
+        """log|det ∂x/∂v| = S² Σ_c log((256/levels)/std_c) in nats, for v = (k + u)/256 in [0, 1).
+
+        Densities are of v whatever the levels are, so that bits/dim of any two models compare.
+        """
+        scale = 256.0 / self.config.levels
+        return -float(self.config.side**2) * sum(math.log(std / scale) for std in self.config.std)
 
     def fit_size(self, pixels: Pixels) -> Pixels:
         """Crop or squash to a square and resize; the identity on (S, S, 3).
@@ -221,6 +253,9 @@ class Preprocessing:
             uint8 (S, S, 3).
         """
         side = self.config.side
+        if (frame := self.frame(pixels)) is not None:
+            image = Image.fromarray(np.ascontiguousarray(pixels))
+            return frame.window(image, frame.centre, _FILTERS[self.config.interpolation])
         region = self._region(pixels)
         if (region.height, region.width) != pixels.shape[:2]:
             pixels = pixels[
@@ -230,6 +265,38 @@ class Preprocessing:
             return pixels
         image = Image.fromarray(np.ascontiguousarray(pixels))
         return np.array(image.resize((side, side), _FILTERS[self.config.interpolation]))
+
+    def frame(self, pixels: Pixels) -> Frame | None:
+        """Where windows lie in an image whose shorter side is resized; None if it is not."""
+        side, shorter = self.config.side, self.config.shorter_side
+        height, width, _ = pixels.shape
+        if shorter is None or (height, width) == (side, side):
+            return None
+        return Frame(height=height, width=width, shorter_side=shorter, side=side)
+
+    def five_windows(self, pixels: Pixels) -> list[Pixels]:
+        """The four corners and the centre of an image whose shorter side is resized.
+
+        Args:
+            pixels: uint8 (H, W, 3), the original.
+
+        Returns:
+            Five images uint8 (S, S, 3), before the JPEG step.
+
+        Raises:
+            ConfigError: This preprocessing does not resize the shorter side.
+        """
+        shorter = self.config.shorter_side
+        if shorter is None:
+            raise ConfigError(
+                "five windows are cut from an image whose shorter side is resized; this "
+                "preprocessing has no shorter_side; set it, or use `fit_size`"
+            )
+        height, width, _ = pixels.shape
+        frame = Frame(height=height, width=width, shorter_side=shorter, side=self.config.side)
+        image = Image.fromarray(np.ascontiguousarray(pixels))
+        resampling = _FILTERS[self.config.interpolation]
+        return [frame.window(image, place, resampling) for place in frame.five]
 
     def finish(self, pixels: Pixels) -> Pixels:
         """The JPEG step, or the identity where there is none; uint8 (S, S, 3) to the same."""
@@ -266,9 +333,7 @@ class Preprocessing:
         words = [
             f"Detail finer than {side}×{side} pixels: every image is reduced to that size before "
             "anything looks at it.",
-            "What lies outside the centre square of the image."
-            if self.config.fit == "crop"
-            else "The proportions of images that are not square: they are squashed.",
+            self._left_out(),
             "Transparency (shown over white), metadata, colour profiles, and more than 8 bits per "
             "channel.",
         ]
@@ -281,8 +346,19 @@ class Preprocessing:
             )
         return tuple(words)
 
+    def _left_out(self) -> str:
+        side, shorter = self.config.side, self.config.shorter_side
+        if self.config.fit == "squash":
+            return "The proportions of images that are not square: they are squashed."
+        if shorter in (None, side):
+            return "What lies outside the centre square of the image."
+        return (
+            "What lies outside the centre square of the image, and the margin of that square: "
+            f"the shorter side is resized to {shorter} px and the middle {side} px of it are kept."
+        )
+
     def to_tensor(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
-        """x = ((k + u)/256 - mean)/std with u = 1/2, or dequantised with the noise u given.
+        """x = ((k + u)/levels - mean)/std with u = 1/2, or dequantised with the noise u given.
 
         Args:
             pixels: uint8 (B, S, S, 3), the values k.
@@ -295,7 +371,7 @@ class Preprocessing:
 
         # Filling on the device instead of copying a list to it keeps accelerators from waiting.
         levels = pixels.permute(0, 3, 1, 2).to(torch.float32)
-        values = (levels + (0.5 if noise is None else noise)) / 256
+        values = (levels + (0.5 if noise is None else noise)) / self.config.levels
         channels = [
             (values[:, channel] - mean) / std
             for channel, (mean, std) in enumerate(
@@ -317,7 +393,7 @@ class Preprocessing:
 
         mean = torch.tensor(self.config.mean).view(1, -1, 1, 1).to(x)
         std = torch.tensor(self.config.std).view(1, -1, 1, 1).to(x)
-        levels = ((x * std + mean) * 256.0 - 0.5).round().clamp(0, 255)
+        levels = ((x * std + mean) * float(self.config.levels) - 0.5).round().clamp(0, 255)
         pixels: Pixels = levels.permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()
         return pixels
 
@@ -325,6 +401,9 @@ class Preprocessing:
         height, width, _ = pixels.shape
         if self.config.fit == "squash":
             return Region(left=0, top=0, width=width, height=height)
+        if (frame := self.frame(pixels)) is not None:
+            left, top, across, down = frame.pixels_of(frame.box(frame.centre))
+            return Region(left=left, top=top, width=across, height=down)
         side = min(height, width)
         return Region(left=(width - side) // 2, top=(height - side) // 2, width=side, height=side)
 

@@ -78,7 +78,7 @@ def _to_pixels(classifier: TrustedClassifier, x: Tensor) -> Swapped:
     std = torch.tensor(config.std).view(1, -1, 1, 1).to(x)
     mean = torch.tensor(config.mean).view(1, -1, 1, 1).to(x)
     # Where the inverse overflows there is no colour to show: black, and counted as clipped.
-    levels = torch.nan_to_num(((x * std + mean) * 256.0 - 0.5).round(), nan=-1.0)
+    levels = torch.nan_to_num(((x * std + mean) * float(config.levels) - 0.5).round(), nan=-1.0)
     outside = (levels < 0) | (levels > 255)
     pixels = levels.clamp(0, 255).permute(0, 2, 3, 1).to(torch.uint8)
     return Swapped(pixels=pixels.cpu().numpy(), clipped=float(outside.double().mean()))

@@ -164,7 +164,111 @@ def test_encoded_bytes_tell_noise_from_flat() -> None:
     assert flat.encoded_bytes < 200
 
 
+# -------------------------------------------------------------------------------- shorter side
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (60, 40), (31, 97), (300, 300), (12, 12), (9, 200)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_shorter_side_is_resized_and_the_middle_kept(shape: Any, interpolation: Any) -> None:
+    pixels = random_pixels(*shape)
+    steps = preprocessing(side=8, shorter_side=10, interpolation=interpolation)
+    height, width = shape
+    size = (10 * width // min(shape), 10 * height // min(shape))
+    filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+    resized = np.array(Image.fromarray(pixels).resize(size, filters[interpolation]))
+    top, left = round((size[1] - 8) / 2), round((size[0] - 8) / 2)
+    expected = resized[top : top + 8, left : left + 8]
+    found = steps.fit_size(pixels).astype(int)
+    # The window's own resize rounds its coefficients once more: one level at most, and seldom.
+    assert np.abs(found - expected).max() <= 1
+    assert (found == expected).mean() > 0.95
+
+
+def test_the_published_preprocessing_is_torchvisions() -> None:
+    from torchvision.transforms.v2.functional import center_crop, resize
+
+    pixels = random_pixels(375, 500)
+    steps = preprocessing(side=224, shorter_side=256)
+    image = Image.fromarray(pixels)
+    expected = np.array(center_crop(resize(image, [256]), [224]))
+    difference = np.abs(steps.fit_size(pixels).astype(int) - expected)
+    assert difference.max() <= 1
+    assert (difference == 0).mean() > 0.99
+
+
+def test_a_long_strip_costs_no_more_than_a_square() -> None:
+    fitted = preprocessing(side=224, shorter_side=256).fit_size(random_pixels(1, 4096))
+    assert fitted.shape == (224, 224, 3)
+
+
+def test_an_image_of_the_networks_size_is_left_alone_whatever_the_shorter_side() -> None:
+    pixels = random_pixels(8, 8)
+    steps = preprocessing(side=8, shorter_side=10)
+    np.testing.assert_array_equal(steps.fit_size(steps.fit_size(pixels)), pixels)
+
+
+def test_region_of_a_resized_shorter_side_is_the_part_of_the_original_that_is_seen() -> None:
+    steps = preprocessing(side=224, shorter_side=256)
+    prepared = steps.prepare(open_image(random_pixels(512, 1024), Limits()))
+    region = prepared.input.region
+    assert (region.left, region.top, region.width, region.height) == (288, 32, 448, 448)
+    assert prepared.input.reductions == (
+        "centre 448×448 of 1024×512 px",
+        "448×448 px resized to 224×224 px (bilinear)",
+    )
+    assert any("resized to 256 px" in words for words in steps.erased())
+
+
+@pytest.mark.parametrize("shape", [(1, 4096), (4096, 1), (257, 3), (100, 101), (7, 7), (224, 225)])
+def test_region_lies_within_the_original(shape: Any) -> None:
+    steps = preprocessing(side=224, shorter_side=256)
+    region = steps.prepare(open_image(random_pixels(*shape), Limits())).input.region
+    height, width = shape
+    assert min(region.left, region.top) >= 0
+    assert min(region.width, region.height) >= 1
+    assert region.left + region.width <= width
+    assert region.top + region.height <= height
+
+
+def test_five_windows_need_a_shorter_side() -> None:
+    with pytest.raises(ConfigError, match="has no shorter_side"):
+        preprocessing().five_windows(random_pixels(9, 9))
+
+
+# -------------------------------------------------------------------------------------- levels
+
+
+def test_255_levels_divide_the_centre_by_255() -> None:
+    pixels = torch.from_numpy(random_pixels(2, 4, 4))
+    x = preprocessing(side=4, levels=255).to_tensor(pixels)
+    for channel in range(3):
+        expected = ((pixels[..., channel].double() + 0.5) / 255 - MEAN[channel]) / STD[channel]
+        assert torch.allclose(x[:, channel].double(), expected, atol=1e-5)
+
+
+def test_255_levels_come_back_as_the_same_pixels() -> None:
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).expand(-1, -1, -1, 3)
+    steps = preprocessing(side=16, levels=255)
+    np.testing.assert_array_equal(steps.to_pixels(steps.to_tensor(pixels)), pixels.numpy())
+
+
+def test_log_det_of_255_levels_is_that_of_256_levels_stretched() -> None:
+    # x is the same function of k, with 256/255 for 1 as the slope in v = (k + u)/256.
+    plain, stretched = preprocessing(side=4), preprocessing(side=4, levels=255)
+    assert stretched.log_det - plain.log_det == pytest.approx(48 * math.log(256 / 255))
+
+
 # -------------------------------------------------------------------------------------- config
+
+
+def test_config_without_shorter_side_and_levels_is_written_as_before() -> None:
+    config = PreprocessingConfig(side=16, mean=MEAN, std=STD)
+    assert set(config.to_dict()) == {"side", "mean", "std", "interpolation", "fit", "jpeg"}
+
+
+def test_shorter_side_and_levels_survive_json() -> None:
+    config = PreprocessingConfig(side=16, mean=MEAN, std=STD, shorter_side=18, levels=255)
+    assert PreprocessingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
 @pytest.mark.parametrize("jpeg", [None, JpegStep(quality=80, subsampling="4:4:4")])
@@ -192,6 +296,11 @@ def test_config_survives_json(jpeg: JpegStep | None) -> None:
         ({"jpeg": {"quality": 0}}, "jpeg.quality is 0; expected an integer 1 to 100"),
         ({"jpeg": {"subsampling": "4:1:1"}}, "jpeg.subsampling is '4:1:1'"),
         ({"jpeg": {"speed": 1}}, "preprocessing.jpeg has unknown keys speed"),
+        ({"shorter_side": 31}, "shorter_side is 31; expected an integer 32 .* to 4096"),
+        ({"shorter_side": True}, "shorter_side is True"),
+        ({"shorter_side": 40, "fit": "squash"}, "shorter_side is 40 and fit squash"),
+        ({"levels": 128}, "levels is 128; expected 256 or 255"),
+        ({"levels": 256.0}, "levels is 256.0; expected 256 or 255"),
     ],
 )
 def test_invalid_config_is_refused_by_name(change: dict[str, Any], message: str) -> None:

@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ibinn import bundle
 from ibinn.errors import DataError
@@ -61,6 +62,31 @@ def test_a_picture_and_its_mirror_image_have_the_same_answer(classifier):
     first, second = (ten_crop_probabilities(classifier, i) for i in (image, mirrored))
     # The central crop of an odd margin is one pixel off in the mirror image.
     np.testing.assert_allclose(first, second, atol=0.05)
+
+
+def shorter_side_steps() -> Preprocessing:
+    return Preprocessing(dataclasses.replace(PREPROCESSING, shorter_side=10))
+
+
+def test_where_the_shorter_side_is_resized_views_are_windows_of_the_original():
+    original = np.random.default_rng(0).integers(0, 255, (20, 33, 3), dtype=np.uint8)
+    views = ten_crops(original, shorter_side_steps())
+    resized = np.array(Image.fromarray(original).resize((16, 10), Image.Resampling.BILINEAR))
+    places = [(0, 0), (0, 8), (2, 0), (2, 8), (1, 4)]
+    for view, (top, left) in zip(views, places, strict=False):
+        np.testing.assert_array_equal(view, resized[top : top + SIDE, left : left + SIDE])
+    np.testing.assert_array_equal(views[5:], views[:5, :, ::-1])
+
+
+def test_originals_of_different_sizes_are_averaged_in_one_call(tmp_path):
+    steps = shorter_side_steps()
+    write_bundle(tmp_path, preprocessing=steps.config.to_dict())
+    classifier = bundle.load(tmp_path)
+    rng = np.random.default_rng(1)
+    images = [rng.integers(0, 255, shape, dtype=np.uint8) for shape in ((9, 30, 3), (12, 11, 3))]
+    found = ten_crop_probabilities(classifier, images)
+    expected = classifier.score(ten_crops(images[1], steps)).probabilities.mean(axis=0)
+    np.testing.assert_allclose(found[1], expected, atol=1e-6)
 
 
 def test_images_of_another_size_are_refused(classifier):

@@ -384,13 +384,14 @@ def _adaptive_fits(material: Material) -> tuple[dict[float, RapsFit], str]:
 def _crops(material: Material) -> Crops:
     test = material.test
     chosen = choose(len(test), material.limit, seed=material.seed)
-    images = fitted(test, material.classifier.preprocessing)
+    steps = material.classifier.preprocessing
+    # Where the shorter side is resized, the views lie in the original.
+    at_size = fitted(test, steps)
+    load = test.load if steps.config.shorter_side is not None else at_size.__getitem__
     parts = []
     for start in range(0, len(chosen), _CROPS_AT_A_TIME):
         indices = chosen[start : start + _CROPS_AT_A_TIME]
-        parts.append(
-            ten_crop_probabilities(material.classifier, np.stack([images[i] for i in indices]))
-        )
+        parts.append(ten_crop_probabilities(material.classifier, [load(int(i)) for i in indices]))
         if material.progress is not None:
             material.progress("ten crops", start + len(indices), len(chosen))
     return compare_crops(
