@@ -19,11 +19,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load as deserialized_arrays
 from safetensors.numpy import save as serialized_arrays
-from safetensors.torch import load as deserialized
-from safetensors.torch import save as serialized
 from torch import Tensor
 
-from ibinn import __version__, manifest, reference
+from ibinn import __version__, manifest, reference, tensor_file
 from ibinn.assessment import COMBINED, Significance
 from ibinn.classifier import GenerativeClassifier
 from ibinn.errors import BundleError, BundleFormatError, ConfigError, IbinnError
@@ -39,6 +37,7 @@ from ibinn.reference import Reference
 from ibinn.signing import PublicKey, read_manifest
 from ibinn.trusted import TrustedClassifier
 from ibinn.types import Group, ModelInfo, TestInfo, TestKind, Versions
+from ibinn.unfilled import Unfilled
 
 if TYPE_CHECKING:
     from ibinn.inference import Engine
@@ -83,9 +82,9 @@ def load(
     """
     folder = Path(path)
     found = read_manifest(folder, keys)
-    manifest.verify_files(found, folder)
-    model = _load_model(found, folder)
-    calibration = _load_reference(found, model.network, folder)
+    contents = manifest.read_files(found, folder, (WEIGHTS, REFERENCE))
+    model = _load_model(found, folder, contents.pop(WEIGHTS, None))
+    calibration = _load_reference(model.network, folder, contents.pop(REFERENCE, None))
     settings = Significance(
         alpha=found.alpha if alpha is None else alpha, coverage=found.conformal_coverage
     )
@@ -113,8 +112,9 @@ def load_model(
         BundleNotFoundError, BundleFormatError, BundleIntegrityError: As in `load`.
     """
     folder = Path(path)
-    found = verify(folder)
-    model = _load_model(found, folder).to(device=device)
+    found = manifest.read(folder)
+    content = manifest.read_files(found, folder, (WEIGHTS,)).pop(WEIGHTS, None)
+    model = _load_model(found, folder, content).to(device=device)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.eval().requires_grad_(requires_grad=False)
     return model, Preprocessing(PreprocessingConfig.from_dict(found.preprocessing))
@@ -182,8 +182,7 @@ def save(
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / manifest.FILE).unlink(missing_ok=True)
-    # Not save_file: its files are for the user alone, and a server may run as another.
-    (folder / WEIGHTS).write_bytes(serialized(_stored_state(model)))
+    tensor_file.write(_stored_state(model), folder / WEIGHTS)
     names = [WEIGHTS]
     if calibration is not None:
         (folder / REFERENCE).write_bytes(serialized_arrays(reference.to_arrays(calibration)))
@@ -242,23 +241,23 @@ def _in_subnetwork(model: GenerativeClassifier, name: str) -> bool:
     return isinstance(module, torch.nn.Conv2d | torch.nn.Linear)
 
 
-def _load_model(found: Manifest, folder: Path) -> GenerativeClassifier:
-    if WEIGHTS not in found.files:
+def _load_model(found: Manifest, folder: Path, content: bytearray | None) -> GenerativeClassifier:
+    if content is None:
         raise BundleFormatError(
             f"{folder / manifest.FILE}: {WEIGHTS} is not among its files ({', '.join(found.files)}"
             "); without its sha256 it is not loaded; export the bundle again"
         )
     try:
-        network = architecture_from_dict(found.architecture).build()
-        mixture = GaussianMixture(len(found.classes), network.dims, MixtureConfig(**found.mixture))
-        model = GenerativeClassifier(network, mixture)
+        with Unfilled():
+            network = architecture_from_dict(found.architecture).build()
+            mixture = GaussianMixture(
+                len(found.classes), network.dims, MixtureConfig(**found.mixture)
+            )
+            model = GenerativeClassifier(network, mixture)
         PreprocessingConfig.from_dict(found.preprocessing)
-        state = {
-            name: value.float() if value.dtype is torch.float16 else value
-            for name, value in deserialized(manifest.file_bytes(found, folder, WEIGHTS)).items()
-        }
-        missing, unexpected = model.load_state_dict(state, strict=False)
-    except (IbinnError, TypeError, OSError, SafetensorError, RuntimeError) as error:
+        state = _loaded_state(model, content)
+        missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
+    except (IbinnError, TypeError, OSError, RuntimeError) as error:
         if isinstance(error, BundleError):
             raise
         raise BundleFormatError(
@@ -276,7 +275,7 @@ def _load_model(found: Manifest, folder: Path) -> GenerativeClassifier:
             )
             + "; expected exactly the tensors of the architecture; export the bundle again"
         )
-    if broken := [name for name, value in state.items() if not value.isfinite().all()]:
+    if broken := [name for name, value in state.items() if not _is_finite(value)]:
         raise BundleFormatError(
             f"{folder / WEIGHTS}: tensor {broken[0]!r} holds values that are not finite; a model "
             "with them assesses nothing; train it again from a checkpoint before they came"
@@ -284,11 +283,35 @@ def _load_model(found: Manifest, folder: Path) -> GenerativeClassifier:
     return model.eval()
 
 
-def _load_reference(found: Manifest, network: InvertibleNetwork, folder: Path) -> Reference | None:
-    if REFERENCE not in found.files:
+def _loaded_state(model: GenerativeClassifier, content: bytearray) -> dict[str, Tensor]:
+    """Stored tensors in the types that the model has them in.
+
+    Tensors of a file that fits are views into its bytes. Where some must be widened, all are
+    copied, so that the bytes can go.
+    """
+    expected = {name: value.dtype for name, value in model.state_dict().items()}
+    stored = tensor_file.views(content)
+    fits = all(value.dtype is expected.get(name) for name, value in stored.items())
+    return {
+        name: value if fits else value.to(expected.get(name, value.dtype), copy=True)
+        for name, value in stored.items()
+    }
+
+
+def _is_finite(value: Tensor) -> bool:
+    if not value.is_floating_point():
+        return True
+    # One pass and no copy; a sum that overflows is looked at again.
+    return bool(value.sum().isfinite()) or bool(value.isfinite().all())
+
+
+def _load_reference(
+    network: InvertibleNetwork, folder: Path, content: bytearray | None
+) -> Reference | None:
+    if content is None:
         return None
     try:
-        arrays = deserialized_arrays(manifest.file_bytes(found, folder, REFERENCE))
+        arrays = deserialized_arrays(bytes(content))
     except (OSError, SafetensorError) as error:
         raise BundleFormatError(
             f"{folder / REFERENCE}: not readable ({error}); calibrate again"

@@ -14,6 +14,9 @@ from ibinn.density import bits_per_dim
 from ibinn.flow.base import InvertibleNetwork, Observed
 from ibinn.latent import LOG_2PI, GaussianMixture, SubspaceDensities, Subspaces, log_sum_exp
 
+PASS_DIMS = 1 << 21
+"""Dimensions of all images of one pass, at most: its feature maps then stay below some 300 MB."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
@@ -108,6 +111,15 @@ class GenerativeClassifier(nn.Module):
         """Images of classes: z ~ μ_y + T N(0, I), then the inverse network, (B, C, H, W)."""
         z = self.mixture.sample(labels, temperature=temperature, generator=generator)
         return self.network.inverse(z)[0]
+
+
+def images_at_once(dims: int, *, most: int) -> int:
+    """Images of `dims` dimensions to take in one pass, 1 to `most`: more only cost memory.
+
+    >>> images_at_once(3 * 32 * 32, most=64), images_at_once(3 * 224 * 224, most=64)
+    (64, 13)
+    """
+    return max(1, min(most, PASS_DIMS // dims))
 
 
 def gather_evidence(

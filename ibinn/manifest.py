@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -238,35 +238,60 @@ def verify_files(manifest: Manifest, folder: Path) -> None:
     Raises:
         BundleIntegrityError: A file is missing or is not the one that was written; it is named.
     """
-    for name, expected in manifest.files.items():
-        path = folder / name
-        if path.name != name or not path.is_file():
-            raise BundleIntegrityError(
-                f"{path} is listed in {FILE} and is missing; copy the bundle again"
-            )
-        if (found := file_sha256(path)) != expected:
-            raise _changed(path, found=found, stated=expected)
+    read_files(manifest, folder, ())
 
 
-def file_bytes(manifest: Manifest, folder: Path, name: str) -> bytes:
-    """The content of a file that a manifest lists, checked in the bytes that are returned.
+def read_files(manifest: Manifest, folder: Path, names: Collection[str]) -> dict[str, bytearray]:
+    """Check the sha256 of every file that a manifest lists, and give the content of some.
 
-    Between `verify_files` and a later look the file may have been replaced; here it cannot.
+    What is checked are the very bytes that are given, each file being read once: one that is
+    replaced meanwhile cannot slip in.
+
+    Args:
+        manifest: Of the bundle.
+        folder: The bundle's folder.
+        names: Files whose content is wanted; those that the manifest does not list are left out.
 
     Raises:
-        BundleIntegrityError: The file is not the one that was written.
-        OSError: It cannot be read.
+        BundleIntegrityError: A file is missing or is not the one that was written; it is named.
     """
-    data = (folder / name).read_bytes()
-    if (found := hashlib.sha256(data).hexdigest()) != manifest.files[name]:
-        raise _changed(folder / name, found=found, stated=manifest.files[name])
-    return data
+    contents = {}
+    for name, expected in manifest.files.items():
+        path = _listed(folder, name)
+        if name in names:
+            contents[name] = _content(path)
+            found = hashlib.sha256(contents[name]).hexdigest()
+        else:
+            found = file_sha256(path)
+        if found != expected:
+            raise _changed(path, found=found, stated=expected)
+    return contents
 
 
 def file_sha256(path: Path) -> str:
     """sha256 (hex) of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _listed(folder: Path, name: str) -> Path:
+    path = folder / name
+    if path.name != name or not path.is_file():
+        raise BundleIntegrityError(
+            f"{path} is listed in {FILE} and is missing; copy the bundle again"
+        )
+    return path
+
+
+def _content(path: Path) -> bytearray:
+    """All bytes of a file, held once."""
+    with path.open("rb", buffering=0) as file:
+        content = bytearray(path.stat().st_size)
+        view, filled = memoryview(content), 0
+        while filled < len(content) and (count := file.readinto(view[filled:])):
+            filled += count
+        view.release()
+    return content
 
 
 def _changed(path: Path, *, found: str, stated: str) -> BundleIntegrityError:

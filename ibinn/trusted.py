@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from ibinn.assessment import Ranking, Scores, Significance, predictions, score
-from ibinn.classifier import Evidence, GenerativeClassifier, gather_evidence
+from ibinn.classifier import Evidence, GenerativeClassifier, gather_evidence, images_at_once
 from ibinn.errors import ImageError, NotExplainableError, UnknownClassError
 from ibinn.explain.decision_space import decision_spaces
 from ibinn.explain.heatmap import CellMeans, completeness_error, posterior_heatmaps
@@ -49,7 +49,7 @@ RECEPTIVE_FIELD = "receptive_field_px"
 """Figure of a bundle: radius that holds half of what a heatmap's cell responds to, in pixels."""
 
 CHUNK = 64
-"""Images per forward pass; more only costs memory."""
+"""Images per forward pass, at most; more only costs memory."""
 
 
 class TrustedClassifier:
@@ -154,7 +154,7 @@ class TrustedClassifier:
     def assess(self, prepared: Sequence[PreparedImage]) -> list[Prediction]:
         """Answers for prepared images, one forward pass per `CHUNK` of them."""
         answers: list[Prediction] = []
-        for chunk in _chunks(prepared):
+        for chunk in self._chunks(prepared):
             answers += self._predictions(self.evidence(chunk), chunk)
         return answers
 
@@ -183,7 +183,7 @@ class TrustedClassifier:
                 "feature map; expected one that ends in DCT pooling; ask for the answer alone"
             )
         explanations: list[Explanation] = []
-        for chunk in _chunks(prepared):
+        for chunk in self._chunks(prepared):
             evidence = self.evidence(chunk)
             maps = self._heatmaps(evidence)
             log_posterior = evidence.log_posterior(temperature=self._temperature).cpu().numpy()
@@ -288,6 +288,11 @@ class TrustedClassifier:
                 raise type(error)(f"image {position}: {error}", field=error.field) from error
         return prepared
 
+    def _chunks(self, prepared: Sequence[PreparedImage]) -> Iterator[Sequence[PreparedImage]]:
+        size = images_at_once(self.network.dims, most=CHUNK)
+        for start in range(0, len(prepared), size):
+            yield prepared[start : start + size]
+
     def _tensor(self, pixels: Pixels) -> Tensor:
         return self.preprocessing.to_tensor(torch.from_numpy(pixels).to(self.device))
 
@@ -348,11 +353,6 @@ def _heatmap(name: str, values: npt.NDArray[np.float64], log_posterior: float) -
         log_posterior=log_posterior,
         completeness_error=abs(float(values.sum()) - log_posterior),
     )
-
-
-def _chunks(prepared: Sequence[PreparedImage]) -> Iterator[Sequence[PreparedImage]]:
-    for start in range(0, len(prepared), CHUNK):
-        yield prepared[start : start + CHUNK]
 
 
 def _is_one(images: ImageLike | Sequence[ImageLike]) -> TypeGuard[ImageLike]:

@@ -6,6 +6,7 @@ Shapes: n images of part A or B, K classes, T statistics.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ import torch
 
 from ibinn.assessment import compute_statistics, excess, group_columns
 from ibinn.calibration import ConfidenceBins, fit_temperature
-from ibinn.classifier import Evidence, GenerativeClassifier
+from ibinn.classifier import Evidence, GenerativeClassifier, images_at_once
 from ibinn.conformal import fit_quantile
 from ibinn.errors import DataError
 from ibinn.held_out import HeldOutScores, drivers_of, leave_one_out
@@ -32,6 +33,9 @@ from training.image_set import ImageSet
 from training.loader import eval_batches
 
 FloatArray = npt.NDArray[np.float64]
+
+BATCH = 100
+"""Images per forward pass, at most."""
 
 COVERAGES = (0.9, 0.95)
 """Target coverages of the conformal sets that are fitted."""
@@ -67,13 +71,16 @@ def calibrate(
     subspaces = model.mixture.subspaces()
     context = StatisticContext.of(model.mixture, subspaces, network.heatmap_shape)
 
-    evidence_a = _evidence(model, preprocessing, subspaces, part_a)
-    labels_a = torch.from_numpy(part_a.labels)
-    coordinates = torch.cat([class_coordinates(e, context).cpu() for e in evidence_a])
-    activations = torch.cat([e.activations.cpu() for e in evidence_a])
-    fitted = fit_statistics(coordinates, activations, labels_a, model.mixture.classes)
+    part = _gather(model, preprocessing, subspaces, part_a, statistics, context)
+    activations = torch.cat([e.activations.cpu() for e in part.evidence])
+    fitted = fit_statistics(
+        torch.cat([class_coordinates(e, context).cpu() for e in part.evidence]),
+        activations,
+        torch.from_numpy(part_a.labels),
+        model.mixture.classes,
+    )
     context = StatisticContext.of(model.mixture, subspaces, network.heatmap_shape, fitted)
-    values_a = _values(evidence_a, statistics, context)
+    values_a = part.values | _fitted_values(part.evidence, statistics, context)
     if "activation_energy" in values_a:
         distances_a = out_of_fold_distances(activations.double().numpy(), seed=seed)
         values_a["activation_energy"] = np.log(np.maximum(distances_a, 1e-300))
@@ -84,25 +91,23 @@ def calibrate(
         alone={s.name: i for i, s in enumerate(statistics) if s.alone},
         groups=group_columns(statistics),
     )
-    centres = {name: float(values.mean()) for name, values in values_a.items()}
-    temperature = fit_temperature(_logits(evidence_a), part_a.labels)
-    probabilities_a = _probabilities(evidence_a, temperature)
-    count_a = len(part_a)
-    del evidence_a
+    centres = {s.name: float(values_a[s.name].mean()) for s in statistics}
+    temperature = fit_temperature(_logits(part.evidence), part_a.labels)
+    probabilities_a = _probabilities(part.evidence, temperature)
 
-    evidence_b = _evidence(model, preprocessing, subspaces, part_b)
-    values_b = _values(evidence_b, statistics, context)
+    part = _gather(model, preprocessing, subspaces, part_b, statistics, context)
+    values_b = part.values | _fitted_values(part.evidence, statistics, context)
     matrix_b = _matrix(values_b, statistics, part="B")
     labels = part_b.labels
     surprises = combined_test.surprises(matrix_b)
     groups = {group: np.sort(found) for group, found in surprises.groups.items()}
-    probabilities = _probabilities(evidence_b, temperature)
-    distances = torch.cat([e.subspaces.class_distances.cpu() for e in evidence_b]).numpy()
+    probabilities = _probabilities(part.evidence, temperature)
+    distances = torch.cat([e.subspaces.class_distances.cpu() for e in part.evidence]).numpy()
     class_distances = tuple(
         np.sort(distances[labels == k, k]) for k in range(model.mixture.classes)
     )
     return Reference(
-        count_a=count_a,
+        count_a=len(part_a),
         count_b=len(part_b),
         temperature=temperature,
         fitted=fitted,
@@ -123,7 +128,7 @@ def calibrate(
         conformal=tuple((c, fit_quantile(probabilities, labels, c)) for c in coverages),
         confidence=ConfidenceBins.fit(probabilities, labels),
         held_out=HeldOutScores(
-            logits=_logits(evidence_b).astype(np.float32),
+            logits=_logits(part.evidence).astype(np.float32),
             labels=labels.astype(np.int64),
             combined_p=leave_one_out(surprises.fisher),
             drivers=drivers_of(
@@ -186,25 +191,63 @@ def _class_p(
     return found
 
 
-def _evidence(
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Part:
+    """What calibration keeps of a part's images.
+
+    Attributes:
+        evidence: By batch, without latent codes and class likelihoods.
+        values: Every statistic that needs no fit, (n,) each.
+    """
+
+    evidence: Sequence[Evidence]
+    values: dict[str, FloatArray]
+
+
+def _gather(
     model: GenerativeClassifier,
     preprocessing: Preprocessing,
     subspaces: Subspaces,
     images: ImageSet,
-) -> list[Evidence]:
+    statistics: Sequence[Statistic],
+    context: StatisticContext,
+) -> _Part:
+    """One pass over a part.
+
+    The latent codes of 10,000 images of 224x224 take 6 GB: what needs them is computed batch by
+    batch.
+    """
     device = model.mixture.means.device
-    found = []
-    for batch in eval_batches(images, preprocessing, batch_size=100):
+    unfitted = [s for s in statistics if not s.fitted]
+    kept: list[Evidence] = []
+    values: list[dict[str, FloatArray]] = []
+    size = images_at_once(model.network.dims, most=BATCH)
+    for batch in eval_batches(images, preprocessing, batch_size=size):
         sizes = [png_size(pixels) for pixels in batch.images.numpy()]
-        found.append(
-            model.evidence(
-                preprocessing.to_tensor(batch.images.to(device)),
-                subspaces=subspaces,
-                preprocessing_log_det=preprocessing.log_det,
-                encoded_bytes=torch.tensor(sizes, dtype=torch.float64, device=device),
-            )
+        evidence = model.evidence(
+            preprocessing.to_tensor(batch.images.to(device)),
+            subspaces=subspaces,
+            preprocessing_log_det=preprocessing.log_det,
+            encoded_bytes=torch.tensor(sizes, dtype=torch.float64, device=device),
         )
-    return found
+        values.append(compute_statistics(evidence, unfitted, context))
+        none = evidence.logits.new_empty(len(evidence), 0)
+        kept.append(replace(evidence, z=none, class_log_likelihoods=none))
+    return _Part(
+        evidence=kept,
+        values={s.name: np.concatenate([v[s.name] for v in values]) for s in unfitted},
+    )
+
+
+def _fitted_values(
+    evidence: Sequence[Evidence], statistics: Sequence[Statistic], context: StatisticContext
+) -> dict[str, FloatArray]:
+    """Every statistic with fitted parameters, (n,) each."""
+    return {
+        s.name: torch.cat([s.compute(e, context).cpu() for e in evidence]).numpy()
+        for s in statistics
+        if s.fitted
+    }
 
 
 def _logits(evidence: Sequence[Evidence]) -> FloatArray:
@@ -214,13 +257,6 @@ def _logits(evidence: Sequence[Evidence]) -> FloatArray:
 def _probabilities(evidence: Sequence[Evidence], temperature: float) -> FloatArray:
     logits = torch.from_numpy(_logits(evidence)) / temperature
     return np.exp(torch.log_softmax(logits, dim=1).numpy())
-
-
-def _values(
-    evidence: Sequence[Evidence], statistics: Sequence[Statistic], context: StatisticContext
-) -> dict[str, FloatArray]:
-    parts = [compute_statistics(e, statistics, context) for e in evidence]
-    return {s.name: np.concatenate([part[s.name] for part in parts]) for s in statistics}
 
 
 def _matrix(

@@ -28,6 +28,8 @@ class Statistic:
         phrase: What an unusual value means, completing "the image has ...".
         compute: (Evidence, StatisticContext) -> (B,), float64.
         alone: Whether the combined test also looks at it alone, high being unusual.
+        fitted: Whether it needs `StatisticContext.fitted`; it then makes no use of the latent
+            code itself, so that calibration need not keep the codes of its images.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Statistic:
     phrase: str
     compute: Compute
     alone: bool = False
+    fitted: bool = False
 
 
 def statistics_of(network: InvertibleNetwork) -> tuple[Statistic, ...]:
@@ -62,11 +65,14 @@ def statistics_of(network: InvertibleNetwork) -> tuple[Statistic, ...]:
         _statistic(
             Group.SEMANTIC, high, "a large distance to every class", statistics.class_distance
         ),
-        _statistic(
-            Group.SEMANTIC,
-            high,
-            "features that fit no class better than no class",
-            statistics.relative_mahalanobis,
+        replace(
+            _statistic(
+                Group.SEMANTIC,
+                high,
+                "features that fit no class better than no class",
+                statistics.relative_mahalanobis,
+            ),
+            fitted=True,
         ),
         replace(
             _statistic(Group.SEMANTIC, high, "no clear class", statistics.posterior_entropy),
@@ -98,7 +104,7 @@ def statistics_of(network: InvertibleNetwork) -> tuple[Statistic, ...]:
             "texture or detail of unusual strength",
             statistics.activation_energy,
         )
-        found.append(replace(energy, alone=True))
+        found.append(replace(energy, alone=True, fitted=True))
     for stage, name in enumerate(stage_names):
         if name in ("pooling", "head"):
             continue

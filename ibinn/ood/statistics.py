@@ -30,6 +30,8 @@ class StatisticContext:
         mean_norms: ‖μ_y‖² (K,).
         heatmap_shape: (H, W, C) of the last feature map, or None.
         fitted: Parameters fitted on calibration part A, or None while they are being fitted.
+        class_geometry: What distances to all classes need of `fitted`, or None: computed with
+            every batch.
         residual: What several statistics of one batch share, from `for_batch`, or None: each
             then computes it.
     """
@@ -39,6 +41,7 @@ class StatisticContext:
     mean_norms: Tensor
     heatmap_shape: tuple[int, int, int] | None
     fitted: FittedStatistics | None = None
+    class_geometry: ClassGeometry | None = None
     residual: Residual | None = None
 
     def for_batch(self, evidence: Evidence) -> StatisticContext:
@@ -53,12 +56,14 @@ class StatisticContext:
         fitted: FittedStatistics | None = None,
     ) -> StatisticContext:
         """The context of a model."""
+        on_device = None if fitted is None else fitted.to(subspaces.gram_pinv.device)
         return StatisticContext(
             means=subspaces.means,
             whitening=subspaces.whitening,
             mean_norms=subspaces.mean_norms,
             heatmap_shape=heatmap_shape,
-            fitted=None if fitted is None else fitted.to(subspaces.gram_pinv.device),
+            fitted=on_device,
+            class_geometry=None if on_device is None else ClassGeometry.of(on_device),
         )
 
 
@@ -115,6 +120,28 @@ class FittedStatistics:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ClassGeometry:
+    """Distances to all classes without a (B, K, K) array: with c = u - m and d_y = m_y - m,
+
+        (u - m_y)ᵀ S⁻¹ (u - m_y) = cᵀ S⁻¹ c - 2 c·(S⁻¹ d_y) + d_yᵀ S⁻¹ d_y.
+
+    Attributes:
+        directions: S⁻¹ d_y of every class as columns (K, K).
+        norms: d_yᵀ S⁻¹ d_y (K,).
+    """
+
+    directions: Tensor
+    norms: Tensor
+
+    @staticmethod
+    def of(fitted: FittedStatistics) -> ClassGeometry:
+        """Of the Gaussians fitted on part A."""
+        offsets = fitted.class_means - fitted.background_mean
+        directions = fitted.class_precision @ offsets.T
+        return ClassGeometry(directions=directions, norms=(offsets.T * directions).sum(0))
+
+
 def class_coordinates(evidence: Evidence, context: StatisticContext) -> Tensor:
     """Coordinates u of z_c, (B, K), with the geometry of the class subspace."""
     return evidence.mean_products @ context.whitening
@@ -132,24 +159,41 @@ def fit_statistics(
         classes: K.
     """
     background_mean = coordinates.mean(0)
-    counts = torch.bincount(labels, minlength=classes).clamp_min(1)
+    counts = torch.bincount(labels, minlength=classes)
     sums = torch.zeros(classes, coordinates.shape[1], dtype=coordinates.dtype)
-    class_means = sums.index_add(0, labels, coordinates) / counts[:, None]
+    class_means = sums.index_add(0, labels, coordinates) / counts.clamp_min(1)[:, None]
     # A class without calibration images has no mean of its own.
-    class_means[torch.bincount(labels, minlength=classes) == 0] = background_mean
+    class_means[counts == 0] = background_mean
     centre, whitening = fit_whitening(activations.double().numpy())
+    freedom = len(coordinates) - int((counts > 0).sum())
+    background_precision = _precision(coordinates - background_mean, len(coordinates) - 1)
     return FittedStatistics(
         activation_centre=torch.from_numpy(centre),
         activation_whitening=torch.from_numpy(whitening),
         class_means=class_means,
-        class_precision=_precision(coordinates - class_means[labels]),
+        # Where no class has two images, nothing is known of the spread within classes.
+        class_precision=_precision(coordinates - class_means[labels], freedom)
+        if freedom
+        else background_precision,
         background_mean=background_mean,
-        background_precision=_precision(coordinates - background_mean),
+        background_precision=background_precision,
     )
 
 
-def _precision(centred: Tensor) -> Tensor:
-    covariance = centred.T @ centred / max(len(centred) - 1, 1)
+def _precision(centred: Tensor, freedom: int) -> Tensor:
+    """Inverse covariance of centred coordinates (N, K) with this many degrees of freedom.
+
+    With fewer than K of them, as with a thousand classes and some hundred images, the sample's
+    covariance has directions without spread, in which any new image would be infinitely far out:
+    it is then shrunk towards a multiple of the identity (Ledoit and Wolf 2004).
+    """
+    if freedom < centred.shape[1]:
+        from sklearn.covariance import LedoitWolf
+
+        shrunk = LedoitWolf(assume_centered=True).fit(centred.numpy())
+        covariance = torch.from_numpy(shrunk.covariance_) * (len(centred) / max(freedom, 1))
+    else:
+        covariance = centred.T @ centred / max(len(centred) - 1, 1)
     ridge = 1e-3 * covariance.diagonal().mean().clamp_min(1e-12)
     inverse: Tensor = torch.linalg.inv(
         covariance + ridge * torch.eye(len(covariance)).to(covariance)
@@ -187,10 +231,10 @@ def relative_mahalanobis(evidence: Evidence, context: StatisticContext) -> Tenso
     fitted = context.fitted
     if fitted is None:
         raise ValueError("relative_mahalanobis needs statistics fitted on calibration part A")
-    u = class_coordinates(evidence, context)
-    by_class = u[:, None, :] - fitted.class_means
-    nearest = ((by_class @ fitted.class_precision) * by_class).sum(2).amin(1)
-    centred = u - fitted.background_mean
+    geometry = context.class_geometry or ClassGeometry.of(fitted)
+    centred = class_coordinates(evidence, context) - fitted.background_mean
+    own = ((centred @ fitted.class_precision) * centred).sum(1)
+    nearest = own + (geometry.norms - 2.0 * (centred @ geometry.directions)).amin(1)
     background = ((centred @ fitted.background_precision) * centred).sum(1)
     return nearest - background
 
