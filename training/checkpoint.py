@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class CurvePoint:
         accuracy: Share of training images classified right, augmented and in training mode.
         learning_rate: At the last of these steps.
         images_per_s: Throughput.
+        loader_share: Share of the time that went by waiting for images; None: not measured.
         validation_accuracy: Of the averaged weights on validation images, at an epoch's end.
         validation_bits_per_dim: The same for bits/dim.
     """
@@ -43,6 +44,24 @@ class CurvePoint:
     images_per_s: float
     validation_accuracy: float | None = None
     validation_bits_per_dim: float | None = None
+    loader_share: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenPoint:
+    """What is summed towards the next point of the curves, over all processes.
+
+    Attributes:
+        figures: Loss, L_X/D, L_Y and number correct, each summed over images.
+        images: Number of these.
+        waited_s: Seconds waited for them.
+        seconds: Seconds since the last point.
+    """
+
+    figures: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
+    images: int = 0
+    waited_s: float = 0.0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +77,8 @@ class Checkpoint:
         average: State of the averaged model; empty where there is none.
         optimizer: State of the optimizer.
         curve: Figures so far.
+        open_point: Figures since the last of them.
+        memory: `FitConfig.memory`, or what the run changed to.
     """
 
     config_digest: str
@@ -68,6 +89,8 @@ class Checkpoint:
     average: dict[str, Tensor]
     optimizer: dict[str, Any]
     curve: tuple[CurvePoint, ...]
+    open_point: OpenPoint = field(default_factory=OpenPoint)
+    memory: str = "store"
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
@@ -82,6 +105,8 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         "average": checkpoint.average,
         "optimizer": checkpoint.optimizer,
         "curve": [asdict(point) for point in checkpoint.curve],
+        "open_point": asdict(checkpoint.open_point),
+        "memory": checkpoint.memory,
     }
     write_atomically(content, path)
 
@@ -122,6 +147,9 @@ def load(path: Path) -> Checkpoint:
             average=content["average"],
             optimizer=content["optimizer"],
             curve=tuple(CurvePoint(**point) for point in content["curve"]),
+            # Checkpoints of earlier versions are at points of the curves and store activations.
+            open_point=OpenPoint(**content.get("open_point", {})),
+            memory=content.get("memory", "store"),
         )
     except CheckpointError:
         raise

@@ -110,7 +110,10 @@ def fit(
         typer.Option("--baseline", help="Also train a ResNet for as many epochs."),
     ] = False,
     accelerator: AcceleratorOption = "auto",
-    devices: Annotated[int, typer.Option(help="Number of processes.")] = 1,
+    devices: Annotated[
+        int,
+        typer.Option(help="Number of processes on this machine; torchrun's own under torchrun."),
+    ] = 1,
     stop_after: Annotated[
         float | None, typer.Option(help="Stop with a checkpoint after so many seconds.")
     ] = None,
@@ -131,6 +134,7 @@ def fit(
             out,
             skip_unreadable=skip_unreadable,
             group_by=group_by,
+            write=fabric.is_global_zero,
         )
         with Console(out, quiet=not fabric.is_global_zero) as console:
             console.data(prepared.source, prepared.manifest)
@@ -305,6 +309,7 @@ def evaluate(
         from ibinn import bundle as bundles
         from training.chapters.registry import chosen
         from training.console import Console
+        from training.import_checkpoint import imported_roles, is_imported
         from training.roles import known_roles
         from training.trust_report import (
             CURVE_FILE,
@@ -323,7 +328,10 @@ def evaluate(
             limit=limit,
             comparator=comparator or default_comparator(manifest.name),
         )
-        roles = known_roles(manifest, data, skip_unreadable=skip_unreadable, group_by=group_by)
+        if is_imported(manifest):
+            roles = imported_roles(bundle, manifest, data, skip_unreadable=skip_unreadable)
+        else:
+            roles = known_roles(manifest, data, skip_unreadable=skip_unreadable, group_by=group_by)
         curve = read_curve(bundle / CURVE_FILE)
         out.mkdir(parents=True, exist_ok=True)
         with Console(out, quiet=False) as console:
@@ -511,6 +519,74 @@ def study(
         if not conducted.complete:
             typer.echo("not complete; the same command goes on from here", err=True)
             raise typer.Exit(1)
+
+
+@app.command("import-checkpoint")
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(help="A released checkpoint, such as beta_8.avg.pt.")],
+    out: Annotated[Path, typer.Option(help="Folder of the bundle.")],
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of class folders (names or WordNet ids) with images that the model was "
+            "not trained on; without one the bundle is not calibrated and assesses nothing."
+        ),
+    ] = None,
+    images: Annotated[
+        int, typer.Option(min=2, help="Most images that are calibrated on, half for each part.")
+    ] = 5_000,
+    class_names: Annotated[
+        Path | None, typer.Option(help="File with a class name a line; default: ImageNet's.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the model; default: the file's.")
+    ] = None,
+    alpha: Annotated[float, typer.Option(help="Significance of the verdict.")] = 0.01,
+    seed: Annotated[int, typer.Option(help="Seed of which images calibrate what.")] = 0,
+    skip_unreadable: SkipOption = False,
+    device: Annotated[str, typer.Option(help="Where calibration computes: cpu or cuda.")] = "cpu",
+) -> None:
+    """Make a bundle of a released ImageNet checkpoint; no code in the file is run."""
+    with reported_errors():
+        import torch
+
+        from training.import_checkpoint import ImportRequest
+        from training.import_checkpoint import import_checkpoint as import_one
+
+        request = ImportRequest(
+            file=file,
+            out=out,
+            name=name,
+            class_names=class_names,
+            calibrate=calibrate,
+            images=images,
+            skip_unreadable=skip_unreadable,
+            alpha=alpha,
+            seed=seed,
+            command=shlex.join(["ibinn-train", *sys.argv[1:]]),
+        )
+        written = import_one(request, device=torch.device(device), say=typer.echo)
+        typer.echo(
+            f"written: {out} (weights {written.weights_digest[:12]}, {len(written.classes)} classes)"
+        )
+        if calibrate is None:
+            typer.echo(
+                "not calibrated: every verdict will be NOT_ASSESSED; import again with "
+                "--calibrate FOLDER"
+            )
+
+
+@app.command("export-checkpoint")
+def export_checkpoint(
+    bundle: Annotated[Path, typer.Argument(help="A bundle of architecture ib-inn-50.")],
+    out: Annotated[Path, typer.Option(help="File to write, such as model.avg.pt.")],
+) -> None:
+    """Write a bundle as a checkpoint in the layout of the released ImageNet networks."""
+    with reported_errors():
+        from training.export_checkpoint import export_checkpoint as export_one
+
+        count = export_one(bundle, out)
+        typer.echo(f"written: {out} ({count} tensors)")
 
 
 app.command()(promotion.promote)

@@ -200,7 +200,7 @@ class FitConfig:
         if self.accumulate < 1 or self.batch_size % self.accumulate:
             raise ConfigError(
                 f"accumulate is {self.accumulate} and batch_size {self.batch_size}; expected at "
-                "least 1 micro-batch, all of the same size; make batch_size a multiple of accumulate"
+                "least 1 micro-batch, all of the same size; batch_size must be a multiple of it"
             )
         for name in ("max_steps", "checkpoint_every_steps"):
             steps = getattr(self, name)

@@ -36,11 +36,13 @@ class Console:
             TextColumn("training"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]:.0f} images/s, {task.fields[left]} left"),
+            TextColumn(
+                "{task.fields[rate]} images/s{task.fields[waits]}, {task.fields[left]} left"
+            ),
             console=self._console,
             transient=True,
         )
-        self._task = self._bar.add_task("train", total=None, rate=0.0, left="?")
+        self._task = self._bar.add_task("train", total=None, rate="?", waits="", left="?")
         self._writer: SummaryWriter | None = None
         self._started: tuple[float, int] | None = None
         self._last_line = 0.0
@@ -84,7 +86,7 @@ class Console:
     def evaluation(self, what: str, done: int, total: int) -> None:
         """Show how far the evaluation is."""
         self._bar.update(
-            self._task, completed=done, total=total, rate=0.0, left=what, description=what
+            self._task, completed=done, total=total, rate="?", left=what, description=what
         )
 
     def begin(self, curve: Sequence[CurvePoint]) -> None:
@@ -102,7 +104,7 @@ class Console:
         if curve:
             self.say(f"going on after step {curve[-1].step:,}")
 
-    def step(self, step: int, total: int, images_per_s: float) -> None:
+    def step(self, step: int, total: int, images_per_s: float, loader_share: float) -> None:
         """Advance the bar; the time left follows from this session's own pace."""
         now = time.monotonic()
         if self._started is None:
@@ -110,10 +112,11 @@ class Console:
         since, first = self._started
         pace = (now - since) / (step - first) if step > first else 0.0
         left = _duration(pace * (total - step)) if pace else "?"
-        self._bar.update(self._task, completed=step, total=total, rate=images_per_s, left=left)
+        rate, waits = _rate(images_per_s), f" ({loader_share:.0%} waiting for images)"
+        self._bar.update(self._task, completed=step, total=total, rate=rate, waits=waits, left=left)
         if not self._console.is_terminal and now - self._last_line > _LINE_EVERY_S:
             self._last_line = now
-            self.say(f"step {step}/{total}, {images_per_s:.0f} images/s, {left} left")
+            self.say(f"step {step}/{total}, {rate} images/s{waits}, {left} left")
 
     def point(self, point: CurvePoint) -> None:
         """Write a point of the curves; print a line where an epoch ends."""
@@ -127,7 +130,8 @@ class Console:
             self.say(
                 f"epoch {point.epoch:.0f}: loss {point.loss:.3f}, training accuracy "
                 f"{point.accuracy:.1%}, validation accuracy {point.validation_accuracy:.1%}, "
-                f"{point.validation_bits_per_dim:.2f} bits/dim, {point.images_per_s:.0f} images/s"
+                f"{point.validation_bits_per_dim:.2f} bits/dim, {_rate(point.images_per_s)} "
+                f"images/s ({point.loader_share or 0.0:.0%} waiting for images)"
             )
 
 
@@ -137,6 +141,10 @@ def _values(point: CurvePoint) -> dict[str, float]:
 
 def _line(point: CurvePoint) -> str:
     return json.dumps(_values(point)) + "\n"
+
+
+def _rate(images_per_s: float) -> str:
+    return f"{images_per_s:.0f}" if images_per_s >= 20 else f"{images_per_s:.2g}"
 
 
 def _duration(seconds: float) -> str:

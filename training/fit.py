@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import sysconfig
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import torch
 from lightning.fabric import Fabric
+from torch.distributed import is_torchelastic_launched
 
 from ibinn.classifier import GenerativeClassifier
 from ibinn.errors import ConfigError, DataError
@@ -31,7 +33,8 @@ class Hardware:
 
     Attributes:
         accelerator: Fabric's name: ``auto``, ``cpu``, ``cuda``.
-        devices: Number of processes.
+        devices: Number of processes on this machine. Under torchrun its settings decide, on
+            several machines too.
     """
 
     accelerator: str = "auto"
@@ -43,11 +46,20 @@ class Hardware:
         Raises:
             ConfigError: There is no such accelerator, or not as many devices.
         """
+        devices, nodes = self.devices, 1
+        if is_torchelastic_launched():
+            devices = int(os.environ["LOCAL_WORLD_SIZE"])
+            nodes = int(os.environ["WORLD_SIZE"]) // devices
+            if self.devices not in (1, devices):
+                raise ConfigError(
+                    f"--devices is {self.devices} and torchrun has started {devices} processes on "
+                    "this machine; leave --devices out"
+                )
         try:
-            fabric = Fabric(accelerator=self.accelerator, devices=self.devices)
+            fabric = Fabric(accelerator=self.accelerator, devices=devices, num_nodes=nodes)
         except (ValueError, TypeError, RuntimeError) as error:
             raise ConfigError(
-                f"accelerator is {self.accelerator!r} with {self.devices} devices: {error} "
+                f"accelerator is {self.accelerator!r} with {devices} devices: {error} "
                 "expected auto, cpu or cuda and as many devices as there are; change --accelerator "
                 "or --devices"
             ) from error
@@ -81,8 +93,17 @@ def prepare(
     *,
     skip_unreadable: bool = False,
     group_by: str | None = None,
+    write: bool = True,
 ) -> Prepared:
     """Open the data and split it; a new run's folder gets the split and the configuration.
+
+    Args:
+        config: The run.
+        data: As `open_data` takes it.
+        out: Folder of the run.
+        skip_unreadable: Go on without unreadable files.
+        group_by: What images are kept together.
+        write: Whether the folder is written to: of many processes, only by the first.
 
     Raises:
         DataError: The data cannot be used as it is.
@@ -101,7 +122,7 @@ def prepare(
     manifest = SplitManifest.load(path) if resumed else make_splits(source, config.split)
     # Before the training, not after it.
     check_alpha(config.alpha, len(manifest.roles[Role.CALIBRATION_B]), TestKind.HIGH_IS_UNUSUAL)
-    if not resumed:
+    if write and not resumed:
         manifest.save(path)
         (out / "config.json").write_text(json.dumps(to_dict(config), indent=2) + "\n")
     return Prepared(source=source, manifest=manifest)

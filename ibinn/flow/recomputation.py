@@ -134,7 +134,7 @@ def _through(layers: Sequence[FlowLayer], x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @contextmanager
-def _uncounted(layers: Sequence[nn.Module]) -> Iterator[None]:
+def uncounted(layers: Sequence[nn.Module]) -> Iterator[None]:
     """Batch norm sees a batch for the second time: its running statistics have had it."""
     norms = [
         (norm, norm.momentum, norm.num_batches_tracked)
@@ -158,7 +158,7 @@ def _draws(module: nn.Module) -> bool:
 
 def _checkpointed(block: Sequence[FlowLayer], x: Tensor) -> tuple[Tensor, Tensor]:
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _uncounted(block)
+        return nullcontext(), uncounted(block)
 
     y, log_det = checkpoint(
         partial(_through, block),
@@ -211,7 +211,7 @@ class _Inverted(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         x, y = ctx.saved_tensors
         pass_ = _Backward(grad_log_det, ctx.draws)
-        with _uncounted(ctx.layers):
+        with uncounted(ctx.layers):
             for layer in reversed(ctx.layers):
                 y, grad_y = pass_.undo(layer, y, grad_y)
         if ctx.round_trip is not None:

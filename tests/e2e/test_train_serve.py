@@ -167,7 +167,7 @@ def test_a_bundle_is_evaluated_again_on_the_same_test_images(trained: Path, tmp_
 
 
 def figures(curve: tuple[CurvePoint, ...]) -> list[CurvePoint]:
-    return [dataclasses.replace(point, images_per_s=0.0) for point in curve]
+    return [dataclasses.replace(point, images_per_s=0.0, loader_share=0.0) for point in curve]
 
 
 def trained_and_killed(out: Path) -> Checkpoint:

@@ -82,7 +82,7 @@ def test_overrides_change_the_value_that_they_name() -> None:
         ("optimizer.learning_rate=0", r"optimizer\.learning_rate is 0.0; expected .* above 0"),
         ("schedule.warmup=1", r"schedule\.warmup is 1.0"),
         ("schedule.first_factor=0", r"first_factor 0.0; expected .* in \(0, 1\]"),
-        ("accumulate=3", r"accumulate is 3 and batch_size 32; .*multiple of accumulate"),
+        ("accumulate=3", r"accumulate is 3 and batch_size 32; .*must be a multiple of it"),
         ("accumulate=0", "accumulate is 0"),
         ("max_steps=0", "max_steps is 0; expected at least 1, or null"),
         ("checkpoint_every_steps=-1", "checkpoint_every_steps is -1"),
@@ -103,7 +103,7 @@ def test_a_wrong_override_says_what_is_wrong(assignment: str, message: str) -> N
 
 def test_unknown_keys_of_a_file_are_named() -> None:
     values = to_dict(tiny_config())
-    with pytest.raises(ConfigError, match="unknown key 'surprise'; there are: alpha"):
+    with pytest.raises(ConfigError, match="unknown key 'surprise'; there are: accumulate, alpha"):
         from_dict(values | {"surprise": 1})
     with pytest.raises(ConfigError, match=r"unknown key 'optimizer\.surprise'"):
         from_dict(values | {"optimizer": {"surprise": 1}})

@@ -23,9 +23,13 @@ from tests.training.tiny_runs import (
     tiny_data,
 )
 from training import checkpoint as checkpoints
+from training.batch_norm import reestimate_batch_norm
 from training.config import FitConfig, ObjectiveConfig, ObjectiveKind, OptimizerConfig
 from training.fit import build_model
-from training.loop import CHECKPOINT, Trained, reestimate_batch_norm, train, validate
+from training.loop import CHECKPOINT, Trained, train
+from training.validation import validate
+
+CPU = Fabric(accelerator="cpu", devices=1)
 
 
 def finished(config: FitConfig, out: Path, recorder: Recorder | None = None) -> Trained:
@@ -119,7 +123,7 @@ def test_checkpoints_come_in_time_within_an_epoch(tmp_path: Path) -> None:
     saved = []
 
     class Watcher(Recorder):
-        def step(self, step: int, total: int, images_per_s: float) -> None:
+        def step(self, step: int, total: int, images_per_s: float, loader_share: float) -> None:
             if (tmp_path / CHECKPOINT).exists():
                 saved.append(step)
 
@@ -237,7 +241,7 @@ def test_batch_norm_statistics_are_those_of_training_images() -> None:
     convolution = next(m for m in model.modules() if isinstance(m, torch.nn.Conv2d))
     seen = []
     handle = convolution.register_forward_hook(lambda _m, _i, output: seen.append(output))
-    reestimate_batch_norm(model, images, preprocessing, config, device=torch.device("cpu"))
+    reestimate_batch_norm(model, images, preprocessing, config, fabric=CPU)
     handle.remove()
     batches = torch.stack([output.mean((0, 2, 3)) for output in seen])
     torch.testing.assert_close(norm.running_mean, batches.mean(0), atol=1e-5, rtol=1e-5)
@@ -250,10 +254,9 @@ def test_validation_counts_every_image_once() -> None:
     model = build_model(config, 10)
     preprocessing = Preprocessing(config.preprocessing)
     images = digits().subset(range(300))
-    device = torch.device("cpu")
-    accuracy, bits = validate(model, images, preprocessing, device=device)
+    accuracy, bits = validate(model, images, preprocessing, fabric=CPU)
     parts = [
-        validate(model, digits().subset(part), preprocessing, device=device)
+        validate(model, digits().subset(part), preprocessing, fabric=CPU)
         for part in (range(100), range(100, 300))
     ]
     assert accuracy == pytest.approx((parts[0][0] + 2 * parts[1][0]) / 3)

@@ -34,7 +34,7 @@ class Recorder:
     def begin(self, curve: Sequence[CurvePoint]) -> None:
         self.start = list(curve)
 
-    def step(self, step: int, total: int, images_per_s: float) -> None:
+    def step(self, step: int, total: int, images_per_s: float, loader_share: float) -> None:
         self.steps.append(step)
 
     def point(self, point: CurvePoint) -> None:
@@ -95,6 +95,10 @@ def run(
 def figures(curve: Sequence[CurvePoint]) -> list[dict[str, float | None]]:
     """Points of a curve without their speed."""
     return [
-        {name: getattr(point, name) for name in CurvePoint.__slots__ if name != "images_per_s"}
+        {
+            name: getattr(point, name)
+            for name in CurvePoint.__slots__
+            if name not in ("images_per_s", "loader_share")
+        }
         for point in curve
     ]

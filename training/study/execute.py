@@ -132,7 +132,7 @@ class _Steps:
     def begin(self, curve: Sequence[CurvePoint]) -> None:
         pass
 
-    def step(self, step: int, total: int, images_per_s: float) -> None:
+    def step(self, step: int, total: int, images_per_s: float, loader_share: float) -> None:
         if self._progress is not None:
             self._progress(self._epochs * step / total)
 
