@@ -30,7 +30,11 @@ app = typer.Typer(
 )
 
 DataOption = Annotated[
-    str, typer.Option("--data", help="Folder of class folders, or: digits, elpv.")
+    str,
+    typer.Option(
+        "--data",
+        help="Folder of class folders; folder, pattern or URL of shards; or: digits, elpv.",
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -74,6 +78,39 @@ def doctor(
         split = recipe_of(recipe).split if recipe else SplitConfig()
         source = open_data(data, skip_unreadable=True, group_by=group_by)
         Console().print(render(diagnose(source, split, alpha=alpha)))
+
+
+@app.command()
+def shard(
+    data: Annotated[str, typer.Argument(help="Folder of class folders, or: digits, elpv.")],
+    out: Annotated[Path, typer.Option(help="New folder of the shards and their index.")],
+    shard_mib: Annotated[
+        int, typer.Option(min=1, help="Size at which a shard is closed, in MiB.")
+    ] = 128,
+    seed: Annotated[int, typer.Option(help="Of the order of the images.")] = 0,
+    group_by: GroupOption = None,
+    skip_unreadable: SkipOption = False,
+) -> None:
+    """Write a data set as webdataset shards with an index, so that it opens at once."""
+    with reported_errors():
+        from training.console import counting
+        from training.data import open_data
+        from training.shard_writer import write_shards
+
+        with counting("reading images") as read:
+            source = open_data(
+                data, skip_unreadable=skip_unreadable, group_by=group_by, progress=read
+            )
+        with counting("writing images") as written:
+            index = write_shards(
+                source, out, shard_bytes=shard_mib * 2**20, seed=seed, progress=written
+            )
+        size = sum(entry.size for entry in index.shards)
+        typer.echo(
+            f"written: {out}: {len(index.names):,} images of {len(index.class_names)} classes in "
+            f"{len(index.shards)} shards, {size / 1e6:,.1f} MB; {len(source.skipped)} unreadable "
+            f"files left out; use it as --data {out}"
+        )
 
 
 @app.command()
@@ -567,7 +604,8 @@ def import_checkpoint(
         )
         written = import_one(request, device=torch.device(device), say=typer.echo)
         typer.echo(
-            f"written: {out} (weights {written.weights_digest[:12]}, {len(written.classes)} classes)"
+            f"written: {out} ({len(written.classes)} classes, weights "
+            f"{written.weights_digest[:12]})"
         )
         if calibrate is None:
             typer.echo(

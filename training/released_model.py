@@ -67,7 +67,7 @@ class Remainder:
         return json.dumps(asdict(self)) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Remainder:
+    def from_json(cls, text: str | bytes) -> Remainder:
         """What `to_json` wrote.
 
         Raises:
@@ -87,6 +87,21 @@ class Remainder:
         return found
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleasedModel:
+    """What a checkpoint holds.
+
+    Attributes:
+        model: The classifier, in evaluation mode.
+        sizes: What the tensors say about it.
+        remainder: What the model has no place for.
+    """
+
+    model: GenerativeClassifier
+    sizes: ReleasedSizes
+    remainder: Remainder
+
+
 def sizes_of(tensors: Mapping[str, Tensor]) -> ReleasedSizes:
     """Sizes of the network that a checkpoint's tensors are of.
 
@@ -99,8 +114,8 @@ def sizes_of(tensors: Mapping[str, Tensor]) -> ReleasedSizes:
     if flow != list(range(1, len(flow) + 1)):
         gap = next(n for n in range(1, len(flow) + 2) if n not in flow)
         raise CheckpointError(
-            f"layer module_list.{gap} has no tensors, a later one has; expected the entry, Haar "
-            "and couplings numbered without a gap; the file is incomplete"
+            f"tensors 'module_list.{gap}.*' are missing, a later layer has its own; expected the "
+            "entry, Haar and couplings numbered without a gap; the file is incomplete"
         )
     kinds = [layers[number] for number in flow]
     haar = "haar" in kinds
@@ -143,8 +158,8 @@ def sizes_of(tensors: Mapping[str, Tensor]) -> ReleasedSizes:
         raise CheckpointError(f"the tensors' sizes make no network: {error}") from error
 
 
-def model_of(tensors: Mapping[str, Tensor]) -> tuple[GenerativeClassifier, Remainder]:
-    """The classifier that a checkpoint holds, in evaluation mode.
+def model_of(tensors: Mapping[str, Tensor]) -> ReleasedModel:
+    """The classifier that a checkpoint holds.
 
     Args:
         tensors: From `training.released_file.read_tensors`.
@@ -179,7 +194,7 @@ def model_of(tensors: Mapping[str, Tensor]) -> tuple[GenerativeClassifier, Remai
                 cosines[slot.key] = value.tolist()
     batches = {s.key: int(tensors[s.key]) for s in expected if s.key.endswith(BATCHES)}
     remainder = Remainder(pooling_number=sizes.pooling_number, batches=batches, cosines=cosines)
-    return model, remainder
+    return ReleasedModel(model=model, sizes=sizes, remainder=remainder)
 
 
 def tensors_of(

@@ -37,7 +37,8 @@ class Golden:
 @pytest.fixture(scope="module")
 def golden(shared_dir: Path) -> Golden:
     tensors = read_tensors(shared_dir / "golden" / "reference_tiny.avg.pt")
-    model, remainder = model_of(tensors)
+    imported = model_of(tensors)
+    model, remainder = imported.model, imported.remainder
     with np.load(shared_dir / "golden" / "reference_tiny.npz") as file:
         vectors = {name: torch.from_numpy(np.asarray(file[name])) for name in file}
     with torch.no_grad():
@@ -59,7 +60,7 @@ def reported_log_det(golden: Golden) -> Tensor:
     return stages[:, :-1].double().sum(1) + REFERENCE_POOLING
 
 
-def test_sizes_come_from_the_tensors(golden):
+def test_sizes_come_from_the_tensors(golden: Golden) -> None:
     sizes = sizes_of(golden.tensors)
     assert sizes.architecture == IbInn50Config(
         side=32, width=16, blocks=(2, 1, 1, 1), strides=(1, 2, 1, 1), pooling="published"
@@ -67,21 +68,21 @@ def test_sizes_come_from_the_tensors(golden):
     assert (sizes.classes, sizes.mixture.rank, sizes.mixture.class_dims) == (10, 4, 192)
 
 
-def test_latent_codes_are_the_references(golden):
+def test_latent_codes_are_the_references(golden: Golden) -> None:
     class_code = golden.z[:, class_permutation(192)]
     rest = golden.z[:, 192:][:, rest_order(CHANNELS, POOLED, 192)]
     assert (class_code - golden.vectors["z_fc"]).abs().max() <= 1e-5
     assert (rest - golden.vectors["z_conv"]).abs().max() <= 1e-5
 
 
-def test_log_posteriors_are_the_references(golden):
+def test_log_posteriors_are_the_references(golden: Golden) -> None:
     with torch.no_grad():
         ours = golden.model.mixture.logits(golden.z).log_softmax(1)
     theirs = golden.vectors["logits"].double().log_softmax(1)
     assert (ours - theirs).abs().max() <= 1e-4
 
 
-def test_logits_with_the_squared_norm_are_the_references(golden):
+def test_logits_with_the_squared_norm_are_the_references(golden: Golden) -> None:
     wide = golden.z.double()
     with torch.no_grad():
         distance = golden.model.mixture.double().class_log_likelihoods(wide)
@@ -90,7 +91,9 @@ def test_logits_with_the_squared_norm_are_the_references(golden):
     assert torch.allclose(distance - constant, golden.vectors["logits"].double(), rtol=1e-5)
 
 
-def test_log_det_is_the_references_where_its_pooling_is_counted_and_the_true_one_here(golden):
+def test_log_det_is_the_references_where_its_pooling_is_counted_and_the_true_one_here(
+    golden: Golden,
+) -> None:
     reported = reported_log_det(golden)
     assert torch.allclose(reported, golden.vectors["log_det"].double(), rtol=1e-6, atol=0.0)
     true = golden.log_det.double() - reported
@@ -99,7 +102,7 @@ def test_log_det_is_the_references_where_its_pooling_is_counted_and_the_true_one
     )
 
 
-def test_log_det_of_the_pooling_is_that_of_its_matrix(golden):
+def test_log_det_of_the_pooling_is_that_of_its_matrix(golden: Golden) -> None:
     pooling = golden.model.network.layers[-1]
     identity = torch.eye(POOLED**2, dtype=torch.float64).view(-1, 1, POOLED, POOLED)
     matrix, _ = pooling.double()(identity.expand(-1, CHANNELS, -1, -1))
@@ -109,7 +112,7 @@ def test_log_det_of_the_pooling_is_that_of_its_matrix(golden):
     assert float(true) == pytest.approx(TRUE_POOLING, abs=1e-3)
 
 
-def test_the_three_losses_are_the_references(golden):
+def test_the_three_losses_are_the_references(golden: Golden) -> None:
     log_det = reported_log_det(golden).float()
     targets = golden.vectors["soft_targets"]
     mixture = golden.model.mixture
@@ -127,7 +130,7 @@ def test_the_three_losses_are_the_references(golden):
     assert -float(terms.log_posterior) == pytest.approx(float(golden.vectors["cat_ce"]), rel=1e-5)
 
 
-def test_the_tensors_come_back_bit_by_bit(golden):
+def test_the_tensors_come_back_bit_by_bit(golden: Golden) -> None:
     back = tensors_of(golden.model, Remainder.from_json(golden.remainder.to_json()))
     assert list(back) == list(golden.tensors)
     assert [k for k in back if not bits_equal(back[k], golden.tensors[k])] == []
