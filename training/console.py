@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -133,6 +134,34 @@ class Console:
                 f"{point.validation_bits_per_dim:.2f} bits/dim, {_rate(point.images_per_s)} "
                 f"images/s ({point.loader_share or 0.0:.0%} waiting for images)"
             )
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how far a count of things is: a bar on a terminal, a line a minute elsewhere.
+
+    Yields:
+        What to call with (done, in all).
+    """
+    console = RichConsole(stderr=True)
+    bar = Progress(
+        TextColumn(what), BarColumn(), MofNCompleteColumn(), console=console, transient=True
+    )
+    task = bar.add_task(what, total=None)
+    last = time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        nonlocal last
+        bar.update(task, completed=done, total=total)
+        if not console.is_terminal and time.monotonic() - last > _LINE_EVERY_S:
+            last = time.monotonic()
+            console.print(f"{what}: {done:,} of {total:,}", highlight=False)
+
+    if console.is_terminal:
+        with bar:
+            yield show
+    else:
+        yield show
 
 
 def _values(point: CurvePoint) -> dict[str, float]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from ibinn.errors import DataError
-from training.folders import Progress, check_group_by, read_folder
+from training.folders import check_group_by, read_folder
 from training.image_set import DataSource, ImageSet, Item, Skipped, image_id
 from training.retraining.composed import is_composed, old_data, read_composed
+from training.scan import Progress
+from training.shards import is_shards, read_shards
 from training.sources import (
     cifar_root,
     mnist_root,
@@ -31,11 +33,14 @@ def open_data(
 ) -> DataSource:
     """Open a data set; every image is decoded once, to check it and for its content id.
 
+    What was found in large folders, and in shards without an index, is remembered.
+
     Args:
         data: A folder, or the name of a packaged set: ``digits`` (scikit-learn) or ``elpv``
             (elpv-dataset). A folder holds one subfolder per class, or ``train/`` and
             ``test/`` (or ``val/``) folders of those, or CIFAR-10/100 or MNIST as
-            torchvision lays them out, or ``RUN/data`` of a retraining.
+            torchvision lays them out, or shards, or ``RUN/data`` of a retraining. Shards may
+            also be named by a pattern or a URL, see `training.shard_places.locate`.
         skip_unreadable: Go on without the files that cannot be read; they are listed in
             `DataSource.skipped`.
         group_by: What keeps images together on one side of every split: ``parent`` (the
@@ -54,6 +59,9 @@ def open_data(
         (1797, (8, 8, 3))
     """
     check_group_by(group_by)
+    if is_shards(data):
+        _refuse_groups(data, group_by)
+        return read_shards(data, skip_unreadable=skip_unreadable, progress=progress)
     folder = Path(data)
     if not folder.is_dir():
         if data in PACKAGED:

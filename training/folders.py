@@ -20,7 +20,6 @@ from ibinn.decoding import Limits, decode
 from ibinn.errors import DataError, ImageError
 from training.image_set import (
     THUMBNAIL_SIDE,
-    ArrayStore,
     DataSource,
     FileStore,
     ImageSet,
@@ -175,8 +174,9 @@ def _scan_few(
     skipped: list[Skipped] = []
     thumbnails = np.empty((len(files), THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), np.uint8)
     sizes = np.empty((len(files), 2), np.int32)
-    kept: Pixels | None = None
-    keep = True
+    store = FileStore(tuple(file.path for file in files), limits)
+    kept: KeptStore | None = None
+    shape: tuple[int, ...] | None = None
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         for start in range(0, len(files), _CHUNK):
             chunk = files[start : start + _CHUNK]
@@ -186,27 +186,22 @@ def _scan_few(
                     continue
                 item, pixels, thumbnails[len(items)] = result
                 sizes[len(items)] = pixels.shape[:2]
-                if keep and kept is None:
-                    keep = pixels.nbytes * len(files) <= MEMORY_BYTES
-                    kept = np.empty((len(files), *pixels.shape), np.uint8) if keep else None
+                if shape is None:
+                    shape = pixels.shape
+                    if pixels.nbytes * len(files) <= MEMORY_BYTES:
+                        kept = KeptStore(store, len(files), (shape[0], shape[1]))
+                if pixels.shape != shape:
+                    kept = None
                 if kept is not None:
-                    if kept.shape[1:] == pixels.shape:
-                        kept[start + offset] = pixels
-                    else:
-                        keep, kept = False, None
+                    kept.keep(start + offset, pixels)
                 items.append(item)
                 positions.append(start + offset)
             if progress is not None:
                 progress(min(start + _CHUNK, len(files)), len(files))
-    store: PixelStore
-    if kept is not None:
-        store = ArrayStore(kept)
-    else:
-        store = FileStore(tuple(file.path for file in files), limits)
     images = ImageSet(
         class_names=class_names,
         items=items,
-        store=store,
+        store=store if kept is None else kept,
         thumbnails=thumbnails[: len(items)],
         sizes=sizes[: len(items)],
         positions=np.asarray(positions, np.int64),

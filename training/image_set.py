@@ -91,6 +91,8 @@ class ImageSet:
         thumbnails: uint8 (N, 16, 16, 3), from `thumbnail`.
         sizes: int32 (N, 2), height and width of each image in pixels.
         positions: int64 (N,), the place of each item in `store`; 0 ... N-1 if not given.
+        places: int32 (N,), which images are fetched together because they lie in one archive
+            behind a URL; None where any order costs the same.
     """
 
     def __init__(
@@ -102,11 +104,13 @@ class ImageSet:
         thumbnails: Pixels,
         sizes: npt.NDArray[np.int32],
         positions: npt.NDArray[np.int64] | None = None,
+        places: npt.NDArray[np.int32] | None = None,
     ) -> None:
         self.class_names = tuple(class_names)
         self.items = tuple(items)
         self.thumbnails = thumbnails
         self.sizes = sizes
+        self.places = places
         self._store = store
         self._positions = np.arange(len(self.items)) if positions is None else positions
 
@@ -161,6 +165,10 @@ class ImageSet:
         """
         return self._store.load(int(self._positions[index]), reduce=reduce)
 
+    def encoded(self, index: int) -> bytes:
+        """Image `index` as a file holds it; as PNG where there is no file."""
+        return self._store.encoded(int(self._positions[index]))
+
     def prepare(self, indices: Sequence[int]) -> None:
         """Say what a training run loads next; images behind a URL are fetched shard by shard."""
         self._store.prepare([int(self._positions[index]) for index in indices])
@@ -182,6 +190,7 @@ class ImageSet:
             thumbnails=self.thumbnails[chosen],
             sizes=self.sizes[chosen],
             positions=self._positions[chosen],
+            places=None if self.places is None else self.places[chosen],
         )
 
     def with_items(self, items: Sequence[Item], *, class_names: Sequence[str]) -> ImageSet:
@@ -198,6 +207,7 @@ class ImageSet:
             thumbnails=self.thumbnails,
             sizes=self.sizes,
             positions=self._positions,
+            places=self.places,
         )
 
     def joined(self, other: ImageSet) -> ImageSet:
@@ -223,6 +233,13 @@ class JoinedStore:
         if position < len(first):
             return first.load(position, reduce=reduce)
         return second.load(position - len(first), reduce=reduce)
+
+    def encoded(self, position: int) -> bytes:
+        """The image as a file holds it."""
+        first, second = self.parts
+        if position < len(first):
+            return first.encoded(position)
+        return second.encoded(position - len(first))
 
     def prepare(self, positions: Sequence[int]) -> None:
         """Tell both sets."""

@@ -9,6 +9,7 @@ Shapes: B batch, N images, S x S pixels.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,9 @@ from training.pixel_stores import KeptPixels
 CACHE_BYTES = 2 * 2**30
 """Images cropped and resized to the network's side are kept in memory up to this size, which
 worker processes share; larger sets are decoded each time."""
+
+WINDOW = 16
+"""Archives behind a URL that an epoch's order visits at a time."""
 
 _PREFETCHED_BATCHES = 4
 _COMPARED = 32
@@ -109,6 +113,8 @@ class TrainLoader:
         self._world_size = world_size
         self._labels = image_set.labels
         self._items = image_set.items
+        self._places = image_set.places
+        self._images = image_set
         self._schedule: list[list[tuple[int, int]]] = []
         self._loader: DataLoader[Tensor] = DataLoader(
             _Variations(image_set, preprocessing, augment, seed),
@@ -123,7 +129,7 @@ class TrainLoader:
     def order(self, epoch: int) -> npt.NDArray[np.int64]:
         """Positions of the images that this process sees: int64 (steps_per_epoch, batch_size)."""
         step = self.batch_size * self._world_size
-        shuffled = np.random.default_rng([self._seed, epoch]).permutation(len(self._items))
+        shuffled = shuffled_order(len(self._items), self._places, [self._seed, epoch])
         steps = shuffled[: self.steps_per_epoch * step]
         return steps.reshape(-1, self._world_size, self.batch_size)[:, self._rank]
 
@@ -136,15 +142,66 @@ class TrainLoader:
         order = self.order(epoch)[start_step:]
         self._schedule[:] = [[(epoch, int(index)) for index in step] for step in order]
         batches = iter(self._loader)
-        for indices in order:
-            before = time.perf_counter()
-            images = next(batches)
-            self.waited_s += time.perf_counter() - before
-            yield Batch(
-                images=images,
-                labels=torch.from_numpy(self._labels[indices]),
-                ids=tuple(self._items[index].id for index in indices),
-            )
+        with _FetchAhead(self._images, order) as ahead:
+            for number, indices in enumerate(order):
+                ahead.reach(number)
+                before = time.perf_counter()
+                images = next(batches)
+                self.waited_s += time.perf_counter() - before
+                yield Batch(
+                    images=images,
+                    labels=torch.from_numpy(self._labels[indices]),
+                    ids=tuple(self._items[index].id for index in indices),
+                )
+
+
+def shuffled_order(
+    count: int, places: npt.NDArray[np.int32] | None, seed: Sequence[int]
+) -> npt.NDArray[np.int64]:
+    """A random order of N images; of archives behind a URL, a few are visited at a time.
+
+    Without `places` every order is equally likely. With them, the archives come in random order,
+    `WINDOW` at a time, and the images of those in random order.
+
+    Args:
+        count: N.
+        places: int32 (N,), the archive that each image is in, or None.
+        seed: Of the order.
+    """
+    rng = np.random.default_rng(seed)
+    shuffled: npt.NDArray[np.int64] = rng.permutation(count)
+    if places is None or not count:
+        return shuffled
+    window = rng.permutation(int(places.max()) + 1) // WINDOW
+    return shuffled[np.argsort(window[places[shuffled]], kind="stable")]
+
+
+class _FetchAhead:
+    """Fetches archives behind a URL in the background, a window before they are needed."""
+
+    def __init__(self, images: ImageSet, order: npt.NDArray[np.int64]) -> None:
+        self._images, self._order = images, order
+        self._wanted = images.places is not None and len(order) > 0
+        self._lead = 0
+        if images.places is not None and len(order):
+            windows = len(np.unique(images.places)) / WINDOW
+            self._lead = math.ceil(len(order) / max(windows, 1.0))
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __enter__(self) -> _FetchAhead:
+        if self._wanted:
+            self._pool = ThreadPoolExecutor(1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def reach(self, step: int) -> None:
+        """A step is about to be taken."""
+        if self._pool is not None and step + self._lead < len(self._order):
+            indices = self._order[step + self._lead].tolist()
+            self._pool.submit(self._images.prepare, indices)
 
 
 class _Variations(Dataset[Tensor]):

@@ -8,11 +8,13 @@ from __future__ import annotations
 import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from ibinn.decoding import Limits, decode_pixels
 from ibinn.errors import DataError
@@ -33,6 +35,10 @@ class PixelStore(Protocol):
         """
         ...
 
+    def encoded(self, position: int) -> bytes:
+        """The image as a file holds it, whole; as PNG where there is no file."""
+        ...
+
     def prepare(self, positions: Sequence[int]) -> None:
         """Told what is loaded next, again and again in the course of a training run."""
         ...
@@ -48,6 +54,12 @@ class ArrayStore:
         """Pixels of one image, uint8 (H, W, 3)."""
         image = self.pixels[position]
         return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
+
+    def encoded(self, position: int) -> bytes:
+        """The image as PNG."""
+        buffer = BytesIO()
+        Image.fromarray(self.load(position)).save(buffer, format="PNG")
+        return buffer.getvalue()
 
     def prepare(self, positions: Sequence[int]) -> None:
         """Nothing to do."""
@@ -67,15 +79,22 @@ class FileStore:
             DataError: The file is no longer there.
             ImageError: The file has changed and is not a readable image any more.
         """
+        return decode_pixels(self.encoded(position), self.limits, reduce=reduce)
+
+    def encoded(self, position: int) -> bytes:
+        """The bytes of a file.
+
+        Raises:
+            DataError: The file is no longer there.
+        """
         path = self.paths[position]
         try:
-            data = path.read_bytes()
+            return path.read_bytes()
         except OSError as error:
             raise DataError(
                 f"{path} was readable when the data was opened and is not now "
                 f"({error.strerror}); do not change the folder while a job uses it"
             ) from error
-        return decode_pixels(data, self.limits, reduce=reduce)
 
     def prepare(self, positions: Sequence[int]) -> None:
         """Nothing to do."""
@@ -146,6 +165,14 @@ class KeptStore:
                 "folder while a job uses it"
             )
         return self._kept.put(position, pixels)
+
+    def keep(self, position: int, pixels: Pixels) -> None:
+        """Put in an image that has been decoded already."""
+        self._kept.put(position, pixels)
+
+    def encoded(self, position: int) -> bytes:
+        """The image as the store behind has it."""
+        return self._source.encoded(position)
 
     def prepare(self, positions: Sequence[int]) -> None:
         """Tell the store behind, about what is not kept yet."""

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ibinn.errors import ConfigError
-from ibinn.flow.architectures import CifarConfig, IbInn50Config, SmallConfig
+from ibinn.flow.architectures import CifarConfig, SmallConfig
+from ibinn.flow.ib_inn_50 import IbInn50Config
 from ibinn.images import JpegStep, PreprocessingConfig
 from ibinn.latent import MixtureConfig
 from training.augment import AugmentConfig
@@ -244,11 +245,13 @@ def _imagenet() -> FitConfig:
         architecture=architecture,
         mixture=_low_rank(architecture, rank=128),
         preprocessing=PreprocessingConfig(
-            side=architecture.side, mean=IMAGENET_MEAN, std=IMAGENET_STD
+            side=architecture.side, mean=IMAGENET_MEAN, std=IMAGENET_STD, shorter_side=256
         ),
         objective=ObjectiveConfig(gamma=GAMMA),
         optimizer=OptimizerConfig(name="sgd", learning_rate=0.07, momentum=0.9),
-        schedule=ScheduleConfig(name="step", milestones=(0.5, 0.75, 0.9)),
+        schedule=ScheduleConfig(
+            name="step", milestones=(0.5, 0.75, 0.9), first_steps=10, first_factor=0.05
+        ),
         augment=AugmentConfig(flip=True, random_resized_crop_min=0.08),
         split=SplitConfig(validation=0.004, calibration_a=0.01, calibration_b=0.02),
         epochs=90,

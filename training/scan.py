@@ -141,7 +141,7 @@ def remembered_scan(
             progress(done, len(paths))
         if len(missing):
             fresh = scan_in_parallel(
-                [paths[position] for position in missing],
+                [paths[position] for position in missing.tolist()],
                 limits=limits,
                 progress=progress and (lambda read, _: progress(done + read, len(paths))),
             )
