@@ -408,10 +408,17 @@ def calibrate(
         import torch
 
         from ibinn import bundle as bundles
+        from ibinn.errors import ConfigError
+        from training.import_checkpoint import is_imported
         from training.recalibrate import recalibrate
         from training.roles import roles_of
 
         manifest = bundles.verify(bundle)
+        if is_imported(manifest):
+            raise ConfigError(
+                f"{bundle} was imported, so it has no training run whose images calibrate it; "
+                "import the checkpoint again with --calibrate FOLDER"
+            )
         roles = roles_of(manifest, data, skip_unreadable=skip_unreadable, group_by=group_by)
         written = recalibrate(bundle, roles, out or bundle, device=torch.device(device))
         typer.echo(

@@ -13,6 +13,7 @@ from training import report
 from training.calibrate import COVERAGES, calibrate
 from training.config import FitConfig, from_dict
 from training.image_set import ImageSet
+from training.import_checkpoint import REMAINDER
 from training.splits import Role
 from training.trust_report import CURVE_FILE
 
@@ -43,6 +44,7 @@ def recalibrate(
     )
     for name in (report.HTML_FILE, report.JSON_FILE):
         (out / name).unlink(missing_ok=True)
-    curve = {CURVE_FILE: (folder / CURVE_FILE).read_text()} if CURVE_FILE in found.files else {}
+    kept = [name for name in (CURVE_FILE, REMAINDER) if name in found.files]
+    extra = {name: (folder / name).read_text(encoding="utf-8") for name in kept}
     written = replace(found, metrics={}, detections=())
-    return bundle.save(written, model.cpu(), reference, out, extra=curve)
+    return bundle.save(written, model.cpu(), reference, out, extra=extra)
