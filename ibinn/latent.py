@@ -84,19 +84,17 @@ class GaussianMixture(nn.Module):
         full_dims = dims if config.rank is None else config.class_dims
         # Independent directions of length distance/√2 lie `distance` apart in expectation.
         scale = config.initial_distance / math.sqrt(2.0 * max(full_dims, 1))
-        drawn = torch.randn(classes, full_dims, generator=generator)
         if config.means == "sphere":
+            drawn = torch.randn(classes, full_dims, generator=generator)
             radii = drawn.norm(dim=1, keepdim=True)
             self.register_buffer("means", drawn * math.sqrt(dims) / radii)
         else:
-            self.means = nn.Parameter(scale * drawn)
+            self.means = _normal(classes, full_dims, std=scale, generator=generator)
         if config.rank is not None:
             rest = dims - full_dims
-            self.mean_weights = nn.Parameter(
-                1e-2 * torch.randn(classes, config.rank, generator=generator)
-            )
-            self.mean_basis = nn.Parameter(
-                torch.randn(config.rank, rest, generator=generator) / math.sqrt(max(rest, 1))
+            self.mean_weights = _normal(classes, config.rank, std=1e-2, generator=generator)
+            self.mean_basis = _normal(
+                config.rank, rest, std=1.0 / math.sqrt(max(rest, 1)), generator=generator
             )
         if config.learned_weights:
             self.phi = nn.Parameter(torch.zeros(classes))
@@ -180,6 +178,13 @@ class GaussianMixture(nn.Module):
     def subspaces(self) -> Subspaces:
         """The class and style subspaces for the means as they are now."""
         return Subspaces.of(self)
+
+
+def _normal(
+    rows: int, columns: int, *, std: float, generator: torch.Generator | None
+) -> nn.Parameter:
+    # Initialised in place: a module whose weights will be loaded is built without drawing them.
+    return nn.Parameter(nn.init.normal_(torch.empty(rows, columns), std=std, generator=generator))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,18 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-_FACTORIES = frozenset({torch.empty, torch.randn})
+_INITIALISERS = torch.nn.init.__name__
 
 
 class Unfilled(TorchFunctionMode):
-    """Within it, what `torch.empty` and `torch.randn` give has a shape and no content.
+    """Within it, what `torch.empty` gives has a shape and no content.
 
-    Weights of layers and initial means are made by these; initialising tensors without content
-    does nothing. What is drawn from a generator of its own, such as fixed permutations, and what
-    is computed, such as cosine transforms, is made as ever: not all of that is stored. Fill the
-    module with ``load_state_dict(..., assign=True)``.
+    Weights of layers and initial means are made by it; initialising them with `torch.nn.init`
+    does nothing. What is drawn or computed, such as fixed permutations and cosine transforms, is
+    made as ever: not all of that is stored. Fill the module with
+    ``load_state_dict(..., assign=True)``.
 
     >>> with Unfilled():
     ...     layer = torch.nn.Linear(3, 2)
@@ -33,6 +34,14 @@ class Unfilled(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         given = dict(kwargs or {})
-        if func in _FACTORIES and given.get("generator") is None and given.get("device") is None:
+        if func is torch.empty and given.get("device") is None:
             given["device"] = "meta"
+        # torch.nn.init passes its arguments on by name.
+        tensor = given.get("tensor", args[0] if args else None)
+        if (
+            getattr(func, "__module__", None) == _INITIALISERS
+            and isinstance(tensor, Tensor)
+            and tensor.is_meta
+        ):
+            return tensor
         return func(*args, **given)
