@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import itertools
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -92,6 +93,20 @@ class Location:
             data = cast(bytes, filesystem.cat_file(path, start=start, end=start + length))
         # A server that does not know ranges answers with the whole file.
         return data if len(data) <= length else data[start : start + length]
+
+    def fetch(self, name: str, target: Path) -> None:
+        """Copy a file from there in one go.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            DataError: It cannot be reached.
+        """
+        if not self.remote:
+            shutil.copyfile(self.of(name), target)
+            return
+        filesystem, path = reached(self.of(name))
+        with _network_errors(self.of(name)):
+            filesystem.get_file(path, str(target))
 
 
 def is_shards(data: str) -> bool:
@@ -229,14 +244,18 @@ def _network_errors(url: str) -> Iterator[None]:
     """Turn what a network raises into a `DataError`; a file that is absent stays that."""
     try:
         yield
-    except FileNotFoundError:
-        raise
     except Exception as error:
-        if not isinstance(error, OSError | ValueError) and not _is_client_error(error):
+        why: BaseException = error
+        if isinstance(error, FileNotFoundError):
+            # fsspec says so of anything that goes wrong with its first question, too.
+            why = error.__cause__ or error
+            if isinstance(why, FileNotFoundError):
+                raise
+        if not isinstance(why, OSError | ValueError) and not _is_client_error(why):
             raise
         raise DataError(
-            f"{url} cannot be read ({type(error).__name__}: {error}); is the server there, and "
-            "does it answer ranges?"
+            f"{url} cannot be read ({type(why).__name__}: {why}); is the server there, and does "
+            "it answer ranges?"
         ) from error
 
 

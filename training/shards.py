@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import io
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -180,8 +179,13 @@ class ShardCache:
                 return
             self._make_room(shard.size)
             partial = self._folder / f".{shard.name}.partial"
-            with location.open(shard.name) as source, partial.open("wb") as target:
-                shutil.copyfileobj(source, target, 1 << 20)
+            try:
+                location.fetch(shard.name, partial)
+            except FileNotFoundError as error:
+                raise DataError(
+                    f"{location.of(shard.name)} is listed in {INDEX_FILE} and is not there; copy "
+                    "it there again, or name the shards that are"
+                ) from error
             with partial.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             if partial.stat().st_size != shard.size or shard.sha256 not in ("", digest):
