@@ -20,7 +20,7 @@ LOOP_ARGS ?=
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := setup
-.PHONY: setup demo serve console loop loop-serve test test-all check format proto data train-default trust-report bench-trust bench-server bench-records faults durability fuzz study-small clean distclean help
+.PHONY: setup demo serve console loop loop-serve test test-all check format proto data train-default trust-report bench bench-trust bench-server bench-records faults durability fuzz study-small clean distclean help
 
 setup: $(STAMP) ## build .venv with the commands ibinn, ibinn-serve, ibinn-train (default)
 
@@ -79,6 +79,10 @@ train-default: $(STAMP) data ## train the embedded model again (two cores: about
 
 trust-report: $(STAMP) data ## measure the embedded model anew: out/trust-report/report.html (tens of minutes)
 	$(BIN)/ibinn-train evaluate $(BUNDLE) --data data/cifar10 --out out/trust-report $(REPORT_ARGS)
+
+bench: $(STAMP) ## IB-INN-50 beside ResNet-50, agreement, costs, memory, serving: out/benchmarks.json (under 10 minutes)
+	@mkdir -p out
+	$(BIN)/python -m tests.benchmarks.bench --out out/benchmarks.json $(BENCH_ARGS)
 
 bench-trust: $(STAMP) ## what scoring and heatmaps cost beside the forward pass: out/trust-benchmarks.json
 	@mkdir -p out

@@ -1,0 +1,1 @@
+"""Speed, memory and agreement at the size of ImageNet; `tests.benchmarks.bench` runs it."""
