@@ -53,6 +53,9 @@ OodOption = Annotated[
         help="Folder with mnist/ and tiny-imagenet/ for the report; default: beside --data."
     ),
 ]
+OodCountOption = Annotated[
+    int, typer.Option(min=2, help="Most images of each out-of-distribution set in the report.")
+]
 AcceleratorOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 
@@ -146,6 +149,7 @@ def fit(
         bool,
         typer.Option("--baseline", help="Also train a ResNet for as many epochs."),
     ] = False,
+    ood_count: OodCountOption = 3_000,
     accelerator: AcceleratorOption = "auto",
     devices: Annotated[
         int,
@@ -159,20 +163,22 @@ def fit(
     with reported_errors():
         from training import fit as fitting
         from training.config import override
-        from training.console import Console
+        from training.console import Console, counting
         from training.finish import finish
         from training.recipes import recipe as recipe_of
 
         config = override(recipe_of(recipe), set_ or [])
         fabric = fitting.Hardware(accelerator=accelerator, devices=devices).fabric()
-        prepared = fitting.prepare(
-            config,
-            data,
-            out,
-            skip_unreadable=skip_unreadable,
-            group_by=group_by,
-            write=fabric.is_global_zero,
-        )
+        with counting("reading images", quiet=not fabric.is_global_zero) as read:
+            prepared = fitting.prepare(
+                config,
+                data,
+                out,
+                skip_unreadable=skip_unreadable,
+                group_by=group_by,
+                write=fabric.is_global_zero,
+                progress=read,
+            )
         with Console(out, quiet=not fabric.is_global_zero) as console:
             console.data(prepared.source, prepared.manifest)
             trained = fitting.train_model(
@@ -192,6 +198,7 @@ def fit(
                 command=shlex.join(["ibinn-train", *sys.argv[1:]]),
                 ood=_ood_folders(ood_data, data),
                 with_baseline=baseline,
+                ood_count=ood_count,
                 device=fabric.device,
                 progress=console.evaluation,
             )
@@ -329,6 +336,7 @@ def evaluate(
     limit: Annotated[
         int, typer.Option(help="Most images per condition that a costly chapter looks at.")
     ] = 1_000,
+    ood_count: OodCountOption = 3_000,
     comparator: Annotated[
         Path | None,
         typer.Option(help="Weights of `ibinn-train comparator`; default: the repository's."),
@@ -363,6 +371,7 @@ def evaluate(
         extent = Extent(
             chapters=chosen(chapters),
             limit=limit,
+            ood_count=ood_count,
             comparator=comparator or default_comparator(manifest.name),
         )
         if is_imported(manifest):

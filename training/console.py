@@ -137,13 +137,13 @@ class Console:
 
 
 @contextmanager
-def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+def counting(what: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
     """Show how far a count of things is: a bar on a terminal, a line a minute elsewhere.
 
     Yields:
         What to call with (done, in all).
     """
-    console = RichConsole(stderr=True)
+    console = RichConsole(stderr=True, quiet=quiet)
     bar = Progress(
         TextColumn(what), BarColumn(), MofNCompleteColumn(), console=console, transient=True
     )
@@ -157,7 +157,7 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
             last = time.monotonic()
             console.print(f"{what}: {done:,} of {total:,}", highlight=False)
 
-    if console.is_terminal:
+    if console.is_terminal and not quiet:
         with bar:
             yield show
     else:

@@ -23,6 +23,7 @@ from training.evaluation import Evaluation
 from training.fit import Prepared
 from training.image_set import ImageSet
 from training.loop import Trained
+from training.ood_sets import FULL_COUNT
 from training.recipes import described
 from training.scoring import Progress
 from training.splits import Role, role_set
@@ -46,6 +47,7 @@ def finish(
     command: str,
     ood: OodFolders,
     with_baseline: bool = False,
+    ood_count: int = FULL_COUNT,
     device: torch.device,
     progress: Progress | None = None,
     taxonomy_version: str = "1",
@@ -61,6 +63,7 @@ def finish(
         command: The command that trained it, for the manifest.
         ood: Out-of-distribution data.
         with_baseline: Train a ResNet for as many epochs, and compare.
+        ood_count: Most images of each out-of-distribution set.
         device: Where to compute.
         progress: Called as the evaluation goes on.
         taxonomy_version: Version of the class list.
@@ -96,7 +99,7 @@ def finish(
         roles,
         ood=ood,
         curve=trained.curve,
-        extent=Extent(comparator=comparator),
+        extent=Extent(comparator=comparator, ood_count=ood_count),
         progress=progress,
     )
     put_into_bundle(folder, evaluation, report_files(evaluation, classifier), trained.curve)

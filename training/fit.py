@@ -24,6 +24,7 @@ from training.config import FitConfig, from_dict, to_dict
 from training.data import DataSource, ImageSet, open_data
 from training.loop import CHECKPOINT, Progress, Trained, TrainingData, train
 from training.retraining.composed import recorded_split
+from training.scan import Progress as ReadProgress
 from training.splits import Role, SplitManifest, make_splits, role_set
 
 
@@ -94,6 +95,7 @@ def prepare(
     skip_unreadable: bool = False,
     group_by: str | None = None,
     write: bool = True,
+    progress: ReadProgress | None = None,
 ) -> Prepared:
     """Open the data and split it; a new run's folder gets the split and the configuration.
 
@@ -104,6 +106,7 @@ def prepare(
         skip_unreadable: Go on without unreadable files.
         group_by: What images are kept together.
         write: Whether the folder is written to: of many processes, only by the first.
+        progress: Told how many images have been read.
 
     Raises:
         DataError: The data cannot be used as it is.
@@ -116,7 +119,7 @@ def prepare(
         raise ConfigError(
             f"out is {out}, which cannot be made ({error.strerror}); give a folder"
         ) from error
-    source = open_data(data, skip_unreadable=skip_unreadable, group_by=group_by)
+    source = open_data(data, skip_unreadable=skip_unreadable, group_by=group_by, progress=progress)
     path = out / "split.json"
     resumed = (out / CHECKPOINT).exists()  # a run keeps what it was started with
     manifest = SplitManifest.load(path) if resumed else make_splits(source, config.split)

@@ -29,6 +29,7 @@ from training.image_set import (
     Skipped,
     thumbnail,
 )
+from training.imagenet_names import readable
 from training.pixel_stores import KeptStore
 from training.scan import REMEMBERED_FROM, Progress, remembered_scan
 
@@ -56,7 +57,8 @@ def read_folder(
 ) -> DataSource:
     """A folder with one subfolder per class, or ``train/`` and ``test/`` folders of those.
 
-    Files are found at any depth below the class folder. ``val/``, ``valid/`` and
+    Folders called by WordNet ids (n01440764) get ImageNet's readable class names. Files are found
+    at any depth below the class folder. ``val/``, ``valid/`` and
     ``validation/`` serve as the test set where there is no ``test/``; where there is one,
     their images join the training images (a validation part is drawn from those anyway).
 
@@ -86,16 +88,17 @@ def read_folder(
         ignored += other
     _check_classes(root, class_names, files[:train_count], "holds no images")
 
-    images, skipped = scan_files(files, class_names, progress=progress, root=root)
+    readable_names = readable(class_names)
+    images, skipped = scan_files(files, readable_names, progress=progress, root=root)
     if skipped and not skip_unreadable:
         raise DataError(unreadable_message(skipped, len(files)))
     lost = {entry.name for entry in skipped}
-    readable = [file for file in files[:train_count] if file.name not in lost]
-    _check_classes(root, class_names, readable, "holds no readable images")
+    left = [file for file in files[:train_count] if file.name not in lost]
+    _check_classes(root, class_names, left, "holds no readable images")
     return DataSource(
         name=root.resolve().name,
-        train=images.subset(range(len(readable))),
-        test=None if test_root is None else images.subset(range(len(readable), len(images))),
+        train=images.subset(range(len(left))),
+        test=None if test_root is None else images.subset(range(len(left), len(images))),
         skipped=skipped,
         ignored=ignored,
     )

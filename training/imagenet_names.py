@@ -7,9 +7,13 @@ are in the order of the classes of ILSVRC 2012, which sorts the ids.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 from ibinn.errors import ConfigError
 
 COUNT = 1000
+_WORDNET_ID = re.compile(r"n\d{8}")
 
 
 def class_names() -> tuple[str, ...]:
@@ -34,6 +38,23 @@ def wordnet_ids() -> tuple[str, ...]:
 
     ids = tuple(str(name) for name in ImageNetInfo("imagenet-1k").label_names())
     return _checked(ids, "timm")
+
+
+def readable(folders: Sequence[str]) -> tuple[str, ...]:
+    """Class names of folders that are called by WordNet ids; other folders keep their names.
+
+    Only where all of them are ids: one that ImageNet's 1000 classes do not have stays an id.
+
+    Args:
+        folders: Names of class folders.
+
+    Raises:
+        ConfigError: An installed library has another list.
+    """
+    if not folders or not all(_WORDNET_ID.fullmatch(folder) for folder in folders):
+        return tuple(folders)
+    names = dict(zip(wordnet_ids(), class_names(), strict=True))
+    return tuple(names.get(folder, folder) for folder in folders)
 
 
 def _checked(names: tuple[str, ...], library: str) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ibinn.errors import DataError
+from training import imagenet_names
 from training.tiny_imagenet_overlap import CIFAR_OVERLAP
 
 Pixels = npt.NDArray[np.uint8]
@@ -308,15 +309,21 @@ def tiny_imagenet_set(
     val = root / "val"
     if not val.is_dir():
         raise DataError(f"Tiny ImageNet validation images not found: {val} is not a folder")
-    own = wnids_named(root / "classes.json", class_names)
+    own = wnids_named(root / "classes.json", class_names) | _imagenet_wnids(class_names)
+    folders = [folder for folder in val.iterdir() if folder.is_dir()]
     paths = sorted(
         path
-        for folder in val.iterdir()
-        if folder.is_dir() and folder.name not in CIFAR_OVERLAP and folder.name not in own
+        for folder in folders
+        if folder.name not in CIFAR_OVERLAP and folder.name not in own
         for path in folder.glob("*.JPEG")
     )
     if not paths:
-        raise DataError(f"Tiny ImageNet: no image val/<wnid>/*.JPEG under {root}")
+        what = (
+            f"each of its {len(folders)} classes is one of the model's or shows a CIFAR class"
+            if folders
+            else f"no image val/<wnid>/*.JPEG under {root}"
+        )
+        raise DataError(f"Tiny ImageNet: {what}")
     chosen = choose(len(paths), count, seed=seed)
 
     def make(index: int) -> Pixels:
@@ -333,6 +340,13 @@ def tiny_imagenet_set(
         "a CIFAR class or one of the model's, averaged down to the model's input size.",
         images=LazyImages(count=len(chosen), make=make),
     )
+
+
+def _imagenet_wnids(class_names: Sequence[str]) -> frozenset[str]:
+    """WordNet ids whose class, as `training.imagenet_names` calls it, is one of `class_names`."""
+    wanted = set(class_names)
+    named = zip(imagenet_names.wordnet_ids(), imagenet_names.class_names(), strict=True)
+    return frozenset(wnid for wnid, name in named if name in wanted)
 
 
 def wnids_named(classes_json: Path, class_names: Sequence[str]) -> frozenset[str]:

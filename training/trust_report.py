@@ -21,7 +21,7 @@ from training.discriminative import SoftmaxClassifier, load_softmax, resnet
 from training.evaluate import evaluate
 from training.evaluation import Baseline, Evaluation
 from training.image_set import ImageSet
-from training.ood_sets import OodCollection, report_sets
+from training.ood_sets import FULL_COUNT, OodCollection, report_sets
 from training.report_figures import Samples
 from training.scoring import Progress, Scored, Scorer, fitted
 from training.splits import Role
@@ -33,6 +33,9 @@ SAMPLED_CLASSES = 20
 SAMPLES = 8
 SAMPLE_TEMPERATURE = 0.8
 """Samples in the report: of how many classes, how many each, how far from the mean."""
+
+SAMPLED_PIXELS = SAMPLED_CLASSES * SAMPLES * 128**2
+"""Fewer where they would show more pixels than this: the report is one file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,11 +67,13 @@ class Extent:
     Attributes:
         chapters: Names of chapters; see `training.chapters.registry`.
         limit: Most images that a costly chapter looks at per condition.
+        ood_count: Most images of each out-of-distribution set.
         comparator: Weights that `ibinn-train comparator` wrote, or None.
     """
 
     chapters: tuple[str, ...] = ()
     limit: int = 1_000
+    ood_count: int = FULL_COUNT
     comparator: Path | None = None
 
 
@@ -107,6 +112,7 @@ def evaluate_bundle(
         mnist=ood.mnist,
         tiny_imagenet=ood.tiny_imagenet,
         class_names=classifier.info.classes,
+        count=extent.ood_count,
     )
     network: SoftmaxClassifier | None = None
     baseline: Baseline | None = None
@@ -189,11 +195,13 @@ def _material(
 
 def report_files(evaluation: Evaluation, classifier: TrustedClassifier) -> dict[str, str]:
     """``report.html`` with images that the model makes of each class, and ``report.json``."""
-    names = classifier.info.classes[:SAMPLED_CLASSES]
+    most = SAMPLED_PIXELS // classifier.info.input_side**2
+    each = max(1, min(SAMPLES, most // SAMPLED_CLASSES))
+    names = classifier.info.classes[: max(1, min(SAMPLED_CLASSES, most // each))]
     samples = Samples(
         class_names=names,
         images=np.stack(
-            [classifier.sample(name, SAMPLES, temperature=SAMPLE_TEMPERATURE) for name in names]
+            [classifier.sample(name, each, temperature=SAMPLE_TEMPERATURE) for name in names]
         ),
         note=f"z ~ mean + {SAMPLE_TEMPERATURE:g} N(0, I), seed 0",
     )

@@ -11,7 +11,7 @@ from ibinn.errors import DataError
 from tests.training.image_folders import write_folder, write_image
 from training import folders
 from training.data import image_id, open_data
-from training.image_set import ArrayStore, FileStore
+from training.image_set import FileStore
 
 
 def test_a_class_folder_opens_with_sorted_classes_labels_and_names(tmp_path: Path) -> None:
@@ -147,12 +147,24 @@ def test_a_group_pattern_that_cannot_work_is_refused(
 
 def test_images_of_one_size_stay_in_memory_and_others_are_read_again(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a": 2, "b": 2})
-    assert isinstance(open_data(str(tmp_path)).train._store, ArrayStore)
+    kept = open_data(str(tmp_path)).train
     write_image(tmp_path / "a" / "wide.png", seed=9, size=(24, 16))
     train = open_data(str(tmp_path)).train
     assert isinstance(train._store, FileStore)
     assert train.load(2).shape == (16, 24, 3)
     assert train.sizes.tolist() == [[16, 16], [16, 16], [16, 24], [16, 16], [16, 16]]
+    assert train.one_size is None
+    first = train.load(0)
+    shutil.rmtree(tmp_path / "a")
+    assert kept.one_size == (16, 16)
+    assert (kept.load(0) == first).all()
+
+
+def test_folders_called_by_wordnet_ids_get_readable_class_names(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"n01440764": 1, "n02012849": 1, "n03126707": 1})
+    assert open_data(str(tmp_path)).train.class_names == ("tench", "crane bird", "crane")
+    write_folder(tmp_path, {"other": 1})
+    assert open_data(str(tmp_path)).train.class_names[:2] == ("n01440764", "n02012849")
 
 
 def test_images_over_the_memory_limit_are_read_again(

@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from ibinn.errors import ConfigError
+from ibinn.errors import ConfigError, DataError
 from ibinn.images import JpegStep, Preprocessing, PreprocessingConfig
 from tests.training.image_folders import write_folder
 from training import jpeg, loader
-from training.augment import AugmentConfig, augment
+from training.augment import AugmentConfig, augment, cut, draw_box, vary
 from training.data import open_data
 from training.image_set import ImageSet
 from training.loader import Batch, TrainLoader, eval_batches
@@ -164,6 +165,72 @@ def test_images_too_many_to_keep_are_resized_when_asked_for(
     kept = list(make(train, batch_size=4).epoch(0))
     monkeypatch.setattr(loader, "CACHE_BYTES", 100)
     assert_same(list(make(train, batch_size=4).epoch(0)), kept)
+
+
+def photographs(folder: Path) -> ImageSet:
+    """JPEG files of different sizes."""
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        size = (90 + 20 * number, 200 - 10 * number)
+        coarse = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+        path = folder / "ab"[number % 2] / f"{number:02d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(path, quality=90)
+    return open_data(str(folder)).train
+
+
+CROPS = AugmentConfig(random_resized_crop_min=0.08, flip=True)
+
+
+def test_crops_are_cut_from_the_original_and_not_from_its_square(tmp_path: Path) -> None:
+    train = photographs(tmp_path)
+    batch = next(make(train, config=PLAIN, vary=CROPS, batch_size=12).epoch(0))
+    order = make(train, config=PLAIN, vary=CROPS, batch_size=12).order(0)[0]
+    for row, index in enumerate(order.tolist()):
+        rng = np.random.default_rng([0, 0, index])
+        height, width = train.load(index).shape[:2]
+        box = draw_box((height, width), 0.08, rng)
+        whole = cut(train.load(index), box, 8, size=(height, width))
+        expected = vary(whole, CROPS, rng).astype(int)
+        # Large cuts are decoded at a fraction of their size.
+        assert np.abs(batch.images[row].numpy() - expected).mean() < 2
+
+
+def test_crops_of_photographs_do_not_depend_on_workers_and_resume_at_any_step(
+    tmp_path: Path,
+) -> None:
+    train = photographs(tmp_path)
+    one, two = (
+        make(train, config=PLAIN, vary=CROPS, batch_size=4, workers=workers) for workers in (0, 2)
+    )
+    whole = list(one.epoch(1))
+    assert_same(whole, list(two.epoch(1)))
+    assert_same(whole[1:], list(two.epoch(1, start_step=1)))
+
+
+def test_the_time_that_a_consumer_waits_is_counted(images: ImageSet) -> None:
+    train = make(images)
+    assert train.waited_s == 0.0
+    list(train.epoch(0))
+    spent = train.waited_s
+    assert spent > 0.0
+    train.waited_s = 0.0
+    next(iter(train.epoch(1)))
+    assert 0.0 < train.waited_s < spent
+
+
+def test_all_images_are_prepared_in_order_for_evaluation(tmp_path: Path) -> None:
+    train = photographs(tmp_path)
+    preprocessing = Preprocessing(WITH_JPEG)
+    batches = list(eval_batches(train, preprocessing, 5))
+    assert [len(batch.labels) for batch in batches] == [5, 5, 2]
+    images = np.concatenate([batch.images.numpy() for batch in batches])
+    for index in range(12):
+        expected = preprocessing.finish(preprocessing.fit_size(train.load(index)))
+        assert (images[index] == expected).all()
+    (tmp_path / "a" / "00.jpg").unlink()
+    with pytest.raises(DataError, match=r"00\.jpg was readable"):
+        list(eval_batches(train, preprocessing, 5))
 
 
 def test_fewer_images_than_one_step_are_refused(images: ImageSet) -> None:
