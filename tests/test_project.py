@@ -63,7 +63,7 @@ def third_party_imports(package: str) -> set[str]:
 @pytest.mark.parametrize(
     ("package", "extras"),
     [
-        ("ibinn", ("console", "demo", "loop", "sign", "tables")),
+        ("ibinn", ("console", "demo", "loop", "serve", "sign", "tables")),
         ("service", ("serve", "otel", "postgresql")),
         ("training", ("train", "elpv", "demo")),
     ],

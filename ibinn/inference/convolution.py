@@ -12,12 +12,15 @@ from torch.nn import functional as F
 from ibinn.inference.plan import Convolution
 
 
-class FoldedConvolution(nn.Module):
-    """activation(conv(x)) + addend for a map x, with torch's public operations.
+class PublicConvolution(nn.Module):
+    """activation(conv(x)) or conv(x) + addend for a map x, with torch's public operations.
 
     Args:
         layer: Weights and settings.
     """
+
+    weight: Tensor
+    bias: Tensor | None
 
     def __init__(self, layer: Convolution) -> None:
         super().__init__()
@@ -28,54 +31,60 @@ class FoldedConvolution(nn.Module):
         self.stride, self.padding = layer.stride, layer.padding
         self.activation = layer.activation
 
-    weight: Tensor
-    bias: Tensor | None
-
     def forward(self, x: Tensor, addend: Tensor | None = None) -> Tensor:
         y = F.conv2d(
             x.permute(0, 3, 1, 2), self.weight, self.bias, stride=self.stride, padding=self.padding
         ).permute(0, 2, 3, 1)
         if self.activation == "relu":
-            y = y.relu_()
+            y = y.relu()
         elif self.activation == "tanh":
-            y = y.tanh_()
-        return y if addend is None else y.add_(addend)
+            y = y.tanh()
+        return y if addend is None else y + addend
 
 
 class PackedConvolution(nn.Module):
-    """The same with weights in the layout that oneDNN chooses for this processor.
+    """The same with the weights as oneDNN wants them on this processor.
 
-    Torch's own call lays the weights out anew each time, which for a single image takes as long
-    as the arithmetic. These operations are those that torch's compiler emits for processors.
+    Torch's own calls lay the weights out anew each time, which for a single image takes as long
+    as the arithmetic. These operations are the ones that torch's compiler uses. Convolutions of
+    single pixels are matrix products, whose layout suits any number of pixels.
 
     Args:
         layer: Weights and settings.
-        size: (B, H, W) of typical inputs; others work too.
+        side: Side of its inputs in pixels.
     """
 
-    def __init__(self, layer: Convolution, size: tuple[int, int, int]) -> None:
+    def __init__(self, layer: Convolution, side: int) -> None:
         super().__init__()
-        batch, height, width = size
-        self.padding, self.stride = [layer.padding] * 2, [layer.stride] * 2
-        self.weight = torch.ops.mkldnn._reorder_convolution_weight(
-            layer.weight,
-            self.padding,
-            self.stride,
-            [1, 1],
-            1,
-            [batch, layer.weight.shape[1], height, width],
-        )
-        self.bias = layer.bias
-        self.activation = layer.activation
+        ops = torch.ops.mkldnn
+        self.bias, self.activation = layer.bias, layer.activation
+        self.matrix = layer.weight.shape[2:] == (1, 1) and layer.stride == 1
+        self.settings = ([layer.padding] * 2, [layer.stride] * 2, [1, 1], 1)
+        weight = layer.weight.contiguous()
+        if self.matrix:
+            self.weight = ops._reorder_linear_weight(weight[:, :, 0, 0], side * side)
+        else:
+            size = [1, weight.shape[1], side, side]
+            self.weight = ops._reorder_convolution_weight(weight, *self.settings, size)
 
     def forward(self, x: Tensor, addend: Tensor | None = None) -> Tensor:
-        maps = x.permute(0, 3, 1, 2)
-        settings = (self.weight, self.bias, self.padding, self.stride, [1, 1], 1)
+        y: Tensor
+        if self.matrix:
+            y = self._product(x.reshape(-1, x.shape[3]), addend)
+            return y.view(*x.shape[:3], -1)
+        maps = x.contiguous().permute(0, 3, 1, 2)
+        y = torch.ops.mkldnn._convolution_pointwise(
+            maps, self.weight, self.bias, *self.settings, self.activation, [], ""
+        )
+        y = y.permute(0, 2, 3, 1)
+        return y if addend is None else y.add_(addend)
+
+    def _product(self, rows: Tensor, addend: Tensor | None) -> Tensor:
+        ops = torch.ops.mkldnn
+        y: Tensor
         if addend is None:
-            y = torch.ops.mkldnn._convolution_pointwise(maps, *settings, self.activation, [], "")
+            y = ops._linear_pointwise(rows, self.weight, self.bias, self.activation, [], "")
         else:
-            y = torch.ops.mkldnn._convolution_pointwise.binary(
-                maps, addend.permute(0, 3, 1, 2), *settings, "add", None, None, [], None
-            )
-        out: Tensor = y.permute(0, 2, 3, 1)
-        return out
+            other = addend.reshape(len(rows), -1)
+            y = ops._linear_pointwise.binary(rows, other, self.weight, self.bias, "add")
+        return y

@@ -5,6 +5,7 @@ Shapes: B batch, H and W sides, C channels, S stages, E observed channels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
@@ -34,12 +35,20 @@ class FoldedNetwork(nn.Module):
         stages: The plan.
         side: Side of the images in pixels.
         convolution: Makes the convolutions.
+        part_bytes: Batches go through each stage in parts whose largest map is about this large,
+            or one image; None for whole batches.
     """
 
     def __init__(
-        self, stages: Iterable[Stage], *, side: int, convolution: MakeConvolution
+        self,
+        stages: Iterable[Stage],
+        *,
+        side: int,
+        convolution: MakeConvolution,
+        part_bytes: int | None = None,
     ) -> None:
         super().__init__()
+        self.part_bytes = part_bytes
         self.stages = nn.ModuleList()
         for stage in stages:
             folded = _FoldedStage(stage, side, convolution)
@@ -49,12 +58,21 @@ class FoldedNetwork(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         maps = x.permute(0, 2, 3, 1).contiguous()
         log_dets: list[Tensor] = []
-        energies: list[Tensor] = []
+        energies = [x.new_zeros(x.shape[0], 0)]
         for stage in self.stages:
-            maps, log_det = stage(maps, energies)
+            assert isinstance(stage, _FoldedStage)
+            parts = [stage(part) for part in self._parts(maps, stage)]
+            maps, log_det, energy = (_joined(tensors) for tensors in zip(*parts, strict=True))
             log_dets.append(log_det)
-        energy = torch.cat(energies, 1) if energies else x.new_zeros(x.shape[0], 0)
-        return maps.flatten(1), torch.stack(log_dets, 1), energy
+            energies.append(energy)
+        return maps.flatten(1), torch.stack(log_dets, 1), torch.cat(energies, 1)
+
+    def _parts(self, maps: Tensor, stage: _FoldedStage) -> tuple[Tensor, ...]:
+        """The batch in parts whose largest map inside the stage stays near the processor."""
+        if self.part_bytes is None:
+            return (maps,)
+        most = max(1, self.part_bytes // stage.image_bytes)
+        return maps.tensor_split(math.ceil(maps.shape[0] / most))
 
     def observe(self, x: Tensor) -> Observed:
         """What `InvertibleNetwork.observe` gives."""
@@ -70,6 +88,7 @@ class _FoldedStage(nn.Module):
     def __init__(self, stage: Stage, side: int, convolution: MakeConvolution) -> None:
         super().__init__()
         self.log_det = stage.log_det
+        self.image_bytes = largest_map(stage, side)
         self.steps = nn.ModuleList()
         for step in stage.steps:
             if isinstance(step, Affine):
@@ -90,8 +109,9 @@ class _FoldedStage(nn.Module):
                 self.steps.append(_Observe())
         self.side = side
 
-    def forward(self, x: Tensor, energies: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         log_det = x.new_full((x.shape[0],), self.log_det)
+        energies = [x.new_zeros(x.shape[0], 0)]
         for step in self.steps:
             if isinstance(step, _Coupling):
                 x, change = step(x)
@@ -100,7 +120,28 @@ class _FoldedStage(nn.Module):
                 energies.append(x.square().mean((1, 2)))
             else:
                 x = step(x)
-        return x, log_det
+        return x, log_det, torch.cat(energies, 1)
+
+
+def largest_map(stage: Stage, side: int) -> int:
+    """Bytes of the largest map of one image in a stage that begins at this side."""
+    largest = 1
+    for step in stage.steps:
+        if isinstance(step, Mix):
+            side //= step.convolution.stride
+        elif isinstance(step, Coupling):
+            for number, half in enumerate((step.first, step.second)):
+                inside = side // 2 if step.down and number == 1 else side
+                for layer in () if half is None else half.trunk:
+                    if isinstance(layer, Convolution):
+                        inside //= layer.stride
+                        largest = max(largest, 4 * inside * inside * len(layer.weight))
+            side //= 1 + step.down
+    return largest
+
+
+def _joined(parts: tuple[Tensor, ...]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 class _Observe(nn.Module):
@@ -164,19 +205,22 @@ class _Half(nn.Module):
         self.trunk = nn.Sequential(*layers)
         self.log_scale = convolution(half.log_scale, side)
         self.shift = convolution(half.shift, side)
-        self.register_buffer("log_gain", half.log_gain, persistent=False)
+        # Powers of 2 are several times as fast as powers of e.
+        gain = None if half.log_gain is None else half.log_gain / math.log(2)
+        self.register_buffer("log_gain", gain, persistent=False)
         self.amplitude, self.bound = half.amplitude, half.bound
+        self.binary_amplitude = half.amplitude / math.log(2)
 
     def forward(self, x: Tensor, changed: Tensor) -> tuple[Tensor, Tensor]:
         features = self.trunk(x)
         u = self.log_scale(features)
         if self.bound == "atan":
-            u = u.atan_()
+            u = u.atan()
         log_det = self.amplitude * u.sum((1, 2, 3))
         if self.log_gain is None:
-            scale = u.mul_(self.amplitude).exp_()
+            scale = (u * self.binary_amplitude).exp2_()
         else:
-            scale = torch.add(self.log_gain, u, alpha=self.amplitude).exp_()
+            scale = torch.add(self.log_gain, u, alpha=self.binary_amplitude).exp2_()
         return self.shift(features, scale.mul_(changed)), log_det
 
 
@@ -191,7 +235,7 @@ class _Coupling(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x1, x2 = x.split(self.split, dim=3)
-        seen = x1.contiguous()
+        seen = x1
         if self.down:
             x1, x2 = _space_to_depth(x1), _space_to_depth(x2)
         y2, log_det = self.first(seen, x2)

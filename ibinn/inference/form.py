@@ -5,20 +5,32 @@ Shapes: B batch, D dimensions, S stages, E observed channels.
 
 from __future__ import annotations
 
+import importlib.util
+import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from ibinn.errors import ConfigError
 from ibinn.flow.base import InvertibleNetwork, Observed
 
-Engine = Literal["auto", "plain", "folded", "compile", "onnxruntime", "openvino"]
+Engine = Literal["auto", "plain", "folded", "compile", "openvino"]
 
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 """Every engine by name; ``auto`` chooses."""
+
+LATENT_TOLERANCE = 1e-3
+"""Largest relative error (in Euclidean length) of the latent codes of a form."""
+
+BITS_PER_DIM_TOLERANCE = 1e-4
+"""Largest error of a form's log-determinants, in bits per dimension."""
+
+_log = logging.getLogger("ibinn.inference")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,16 +50,93 @@ class InferenceForm:
 
 
 def make(network: InvertibleNetwork, engine: Engine = "auto") -> InferenceForm:
-    """A form of `network`, which it takes as it is now and leaves as it is.
+    """A form of a network in evaluation mode, as the network is now.
+
+    The form is compared with the network on one image before it is given out. It takes as many
+    threads as torch has when it is made.
+
+    Args:
+        network: The network; it stays as it is.
+        engine: ``auto`` takes the first of openvino (on the processor), folded and plain that is
+            installed, takes the network and agrees with it, and logs what it passes over.
 
     Raises:
-        ConfigError: There is no such engine, it is not installed, or it cannot take the network.
+        ConfigError: There is no such engine, it is not installed, it cannot take the network, or
+            its numbers are not the network's.
     """
     if engine not in ENGINES:
         raise ConfigError(
             f"inference engine is {engine!r}; expected one of {', '.join(ENGINES)}; choose one"
         )
     start = time.perf_counter()
-    return InferenceForm(
-        engine="plain", seconds=time.perf_counter() - start, observe=network.observe
-    )
+    device = next(network.buffers()).device.type
+    found: Engine = engine
+    observe: Callable[[Tensor], Observed] = network.observe
+    if engine == "auto":
+        found, observe = _first_that_works(network, on_processor=device == "cpu")
+    elif engine != "plain":
+        observe = _made(network, engine)
+    return InferenceForm(engine=found, seconds=time.perf_counter() - start, observe=observe)
+
+
+def _first_that_works(
+    network: InvertibleNetwork, *, on_processor: bool
+) -> tuple[Engine, Callable[[Tensor], Observed]]:
+    order: tuple[Engine, ...] = ("openvino", "folded") if on_processor else ("folded",)
+    for engine in order:
+        try:
+            return engine, _made(network, engine)
+        except ConfigError as error:
+            _log.warning("inference engine %s is passed over: %s", engine, error)
+    return "plain", network.observe
+
+
+def _made(network: InvertibleNetwork, engine: Engine) -> Callable[[Tensor], Observed]:
+    try:
+        if engine == "openvino":
+            if importlib.util.find_spec("openvino") is None:
+                raise ConfigError(
+                    "inference engine openvino is not installed; install ibinn[serve] or choose "
+                    "another engine"
+                )
+            from ibinn.inference import openvino_engine
+
+            observe = openvino_engine.make_observe(network)
+        else:
+            from ibinn.inference import torch_engines
+
+            make_observe = {
+                "folded": torch_engines.make_folded,
+                "compile": torch_engines.make_compiled,
+            }[engine]
+            observe = make_observe(network)
+        _check(network, observe, engine)
+    except (ImportError, OSError, RuntimeError) as error:
+        raise ConfigError(
+            f"inference engine {engine} cannot be used here: {error}; choose another engine"
+        ) from error
+    return observe
+
+
+def _check(
+    network: InvertibleNetwork, observe: Callable[[Tensor], Observed], engine: Engine
+) -> None:
+    """Compare a form with its network on one image of noise.
+
+    Raises:
+        ConfigError: They disagree.
+    """
+    device = next(network.buffers()).device
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(1, *network.input_shape, generator=generator).to(device)
+    with torch.inference_mode():
+        expected, got = network.observe(image), observe(image)
+        length = float((got.z - expected.z).norm() / expected.z.norm())
+        nats = float((got.stage_log_dets - expected.stage_log_dets).sum().abs())
+    bits_per_dim = nats / (network.dims * math.log(2))
+    if not (length <= LATENT_TOLERANCE and bits_per_dim <= BITS_PER_DIM_TOLERANCE):
+        raise ConfigError(
+            f"inference engine {engine} differs from the network by {length:.1e} of the latent "
+            f"code and {bits_per_dim:.1e} bits/dim; expected at most {LATENT_TOLERANCE:.0e} and "
+            f"{BITS_PER_DIM_TOLERANCE:.0e}; choose another engine"
+        )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ibinn.errors import ConfigError
-from ibinn.flow.base import FlowLayer, InvertibleNetwork, Sequential
+from ibinn.flow.base import InvertibleNetwork, Sequential
 from ibinn.flow.coupling import AffineCoupling, DoubleCoupling
 from ibinn.flow.downsampling import DownsamplingCoupling, HaarDownsampling, SpaceToDepth
 from ibinn.flow.mixing import ActNorm, ChannelPermutation, ChannelRotation, SoftplusActNorm
@@ -136,7 +136,7 @@ class _Builder:
 
     def _act_norm(self, layer: ActNorm | SoftplusActNorm, *, mixed_next: bool) -> None:
         scale = layer.log_scale.double().exp() if isinstance(layer, ActNorm) else layer.scale
-        offset = layer.offset
+        offset: Tensor = layer.offset
         self.log_det += self.height * self.width * float(scale.double().log().sum())
         if self.order is not None:
             order = self.order.to(scale.device)

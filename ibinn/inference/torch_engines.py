@@ -1,0 +1,101 @@
+"""Passes computed by torch over the folded network.
+
+Shapes: B batch, C channels, H and W sides.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ibinn.flow.base import ACTIVATION_FLOOR, InvertibleNetwork, Observed
+from ibinn.inference.convolution import PackedConvolution, PublicConvolution
+from ibinn.inference.folded import FoldedNetwork
+from ibinn.inference.plan import Convolution
+from ibinn.inference.planning import stages_of
+
+PART_BYTES = 8 << 20
+"""Largest map of a part of a batch: about what stays in a processor's last cache."""
+
+_log = logging.getLogger("ibinn.inference")
+
+
+def make_folded(network: InvertibleNetwork) -> Callable[[Tensor], Observed]:
+    """Operation by operation; on the processor with weights laid out once.
+
+    Raises:
+        ConfigError: A layer is of a kind that the folded forms do not know.
+    """
+    device = _device(network)
+    if device.type != "cpu":
+        return _observe(_folded(network, _public, None), device)
+    try:
+        folded = _folded(network, PackedConvolution, PART_BYTES)
+        with torch.inference_mode():
+            folded(torch.zeros(1, *network.input_shape))
+    except (AttributeError, NotImplementedError, RuntimeError) as error:
+        _log.warning("inference: weights cannot be laid out for this processor: %s", error)
+        folded = _folded(network, _public, PART_BYTES)
+    return _observe(folded, device)
+
+
+def make_compiled(network: InvertibleNetwork) -> Callable[[Tensor], Observed]:
+    """Compiled by torch for the device, once for one image and once for any other number.
+
+    Raises:
+        ConfigError: A layer is of a kind that the folded forms do not know.
+        RuntimeError: There is no C++ compiler, or torch's compiler refuses.
+    """
+    device = _device(network)
+    folded = _folded(network, _public, None).requires_grad_(False)
+    compiled = torch.compile(folded, dynamic=None, options={"freezing": device.type == "cpu"})
+    observe = _observe(compiled, device)
+    for batch in (1, 2, 3):
+        observe(torch.zeros(batch, *network.input_shape, device=device))
+    return observe
+
+
+def _observe(
+    folded: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]], device: torch.device
+) -> Callable[[Tensor], Observed]:
+    def observe(x: Tensor) -> Observed:
+        # Not TF32: what the tests of trust compare has more than its 10 bits of mantissa.
+        with (
+            torch.inference_mode(),
+            torch.autocast(device.type, enabled=False),
+            torch.backends.cudnn.flags(
+                enabled=torch.backends.cudnn.enabled, benchmark=False, allow_tf32=False
+            ),
+        ):
+            z, log_dets, energies = folded(x)
+            return Observed(
+                z=z,
+                stage_log_dets=log_dets,
+                activations=(energies.sqrt() + ACTIVATION_FLOOR).log(),
+            )
+
+    return observe
+
+
+def _folded(
+    network: InvertibleNetwork,
+    convolution: Callable[[Convolution, int], torch.nn.Module],
+    part_bytes: int | None,
+) -> FoldedNetwork:
+    return FoldedNetwork(
+        stages_of(network),
+        side=network.input_shape[1],
+        convolution=convolution,
+        part_bytes=part_bytes,
+    ).eval()
+
+
+def _public(layer: Convolution, side: int) -> torch.nn.Module:
+    return PublicConvolution(layer)
+
+
+def _device(network: InvertibleNetwork) -> torch.device:
+    return next(network.buffers()).device
