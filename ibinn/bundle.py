@@ -19,16 +19,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load as deserialized_arrays
 from safetensors.numpy import save as serialized_arrays
-from torch import Tensor
 
-from ibinn import __version__, manifest, reference, tensor_file
+from ibinn import __version__, manifest, reference, weights
 from ibinn.assessment import COMBINED, Significance
 from ibinn.classifier import GenerativeClassifier
-from ibinn.errors import BundleError, BundleFormatError, ConfigError, IbinnError
-from ibinn.flow.architectures import from_dict as architecture_from_dict
+from ibinn.errors import BundleFormatError, ConfigError
 from ibinn.flow.base import InvertibleNetwork
 from ibinn.images import FORMATS, Limits, Preprocessing, PreprocessingConfig
-from ibinn.latent import GaussianMixture, MixtureConfig
 from ibinn.manifest import Manifest, embedded_path, verify
 from ibinn.model_report import model_report
 from ibinn.ood import p_values
@@ -37,14 +34,13 @@ from ibinn.reference import Reference
 from ibinn.signing import PublicKey, read_manifest
 from ibinn.trusted import TrustedClassifier
 from ibinn.types import Group, ModelInfo, TestInfo, TestKind, Versions
-from ibinn.unfilled import Unfilled
+from ibinn.weights import WEIGHTS
 
 if TYPE_CHECKING:
     from ibinn.inference import Engine
 
 __all__ = ["Manifest", "embedded_path", "load", "round_subnetworks", "save", "verify"]
 
-WEIGHTS = "weights.safetensors"
 REFERENCE = "reference.safetensors"
 
 
@@ -83,7 +79,7 @@ def load(
     folder = Path(path)
     found = read_manifest(folder, keys)
     contents = manifest.read_files(found, folder, (WEIGHTS, REFERENCE))
-    model = _load_model(found, folder, contents.pop(WEIGHTS, None))
+    model = weights.load(found, folder, contents.pop(WEIGHTS, None))
     calibration = _load_reference(model.network, folder, contents.pop(REFERENCE, None))
     settings = Significance(
         alpha=found.alpha if alpha is None else alpha, coverage=found.conformal_coverage
@@ -114,9 +110,8 @@ def load_model(
     folder = Path(path)
     found = manifest.read(folder)
     content = manifest.read_files(found, folder, (WEIGHTS,)).pop(WEIGHTS, None)
-    model = _load_model(found, folder, content).to(device=device)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model.eval().requires_grad_(requires_grad=False)
+    model = weights.load(found, folder, content).to(device=device)
+    weights.use_channels_last(model)
     return model, Preprocessing(PreprocessingConfig.from_dict(found.preprocessing))
 
 
@@ -139,7 +134,7 @@ def assemble(
             f"device is {str(device)!r}, which cannot be used ({str(error).splitlines()[0]}); "
             "expected cpu, or cuda where there is one"
         ) from error
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    weights.use_channels_last(model)
     model.eval().requires_grad_(requires_grad=False)
     preprocessing = Preprocessing(PreprocessingConfig.from_dict(found.preprocessing))
     form = None
@@ -182,7 +177,7 @@ def save(
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / manifest.FILE).unlink(missing_ok=True)
-    tensor_file.write(_stored_state(model), folder / WEIGHTS)
+    weights.write(model, folder)
     names = [WEIGHTS]
     if calibration is not None:
         (folder / REFERENCE).write_bytes(serialized_arrays(reference.to_arrays(calibration)))
@@ -223,86 +218,6 @@ def round_subnetworks(model: GenerativeClassifier) -> None:
         if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
             for parameter in module.parameters(recurse=False):
                 parameter.copy_(parameter.half().float())
-
-
-def _stored_state(model: GenerativeClassifier) -> dict[str, Tensor]:
-    stored = {}
-    for name, tensor in model.state_dict().items():
-        value = tensor.detach().cpu().contiguous()
-        if ".num_batches_tracked" in name:
-            continue
-        small = value.dim() >= 1 and _in_subnetwork(model, name)
-        stored[name] = value.half() if small and torch.equal(value.half().float(), value) else value
-    return stored
-
-
-def _in_subnetwork(model: GenerativeClassifier, name: str) -> bool:
-    module = model.get_submodule(name.rpartition(".")[0])
-    return isinstance(module, torch.nn.Conv2d | torch.nn.Linear)
-
-
-def _load_model(found: Manifest, folder: Path, content: bytearray | None) -> GenerativeClassifier:
-    if content is None:
-        raise BundleFormatError(
-            f"{folder / manifest.FILE}: {WEIGHTS} is not among its files ({', '.join(found.files)}"
-            "); without its sha256 it is not loaded; export the bundle again"
-        )
-    try:
-        with Unfilled():
-            network = architecture_from_dict(found.architecture).build()
-            mixture = GaussianMixture(
-                len(found.classes), network.dims, MixtureConfig(**found.mixture)
-            )
-            model = GenerativeClassifier(network, mixture)
-        PreprocessingConfig.from_dict(found.preprocessing)
-        state = _loaded_state(model, content)
-        missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
-    except (IbinnError, TypeError, OSError, RuntimeError) as error:
-        if isinstance(error, BundleError):
-            raise
-        raise BundleFormatError(
-            f"{folder}: the model cannot be built ({error}); the bundle does not fit this "
-            "version of ibinn, export it again"
-        ) from error
-    missing = [name for name in missing if "num_batches_tracked" not in name]
-    if missing or unexpected:
-        raise BundleFormatError(
-            f"{folder / WEIGHTS}: "
-            + (
-                f"tensor {missing[0]!r} is missing"
-                if missing
-                else f"tensor {unexpected[0]!r} belongs to no layer"
-            )
-            + "; expected exactly the tensors of the architecture; export the bundle again"
-        )
-    if broken := [name for name, value in state.items() if not _is_finite(value)]:
-        raise BundleFormatError(
-            f"{folder / WEIGHTS}: tensor {broken[0]!r} holds values that are not finite; a model "
-            "with them assesses nothing; train it again from a checkpoint before they came"
-        )
-    return model.eval()
-
-
-def _loaded_state(model: GenerativeClassifier, content: bytearray) -> dict[str, Tensor]:
-    """Stored tensors in the types that the model has them in.
-
-    Tensors of a file that fits are views into its bytes. Where some must be widened, all are
-    copied, so that the bytes can go.
-    """
-    expected = {name: value.dtype for name, value in model.state_dict().items()}
-    stored = tensor_file.views(content)
-    fits = all(value.dtype is expected.get(name) for name, value in stored.items())
-    return {
-        name: value if fits else value.to(expected.get(name, value.dtype), copy=True)
-        for name, value in stored.items()
-    }
-
-
-def _is_finite(value: Tensor) -> bool:
-    if not value.is_floating_point():
-        return True
-    # One pass and no copy; a sum that overflows is looked at again.
-    return bool(value.sum().isfinite()) or bool(value.isfinite().all())
 
 
 def _load_reference(

@@ -84,10 +84,12 @@ def _header(buffer: bytearray) -> tuple[int, dict[str, Any]]:
         raise DataError(f"the file ends after {len(buffer)} bytes, inside of its header")
     try:
         header = json.loads(bytes(buffer[_LENGTH : _LENGTH + length]).decode("utf-8"))
-        header.pop("__metadata__", None)
-        return _LENGTH + length, dict(header)
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise DataError(f"its header is not readable as a JSON object ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"its header is not readable as JSON ({error})") from error
+    if not isinstance(header, dict):
+        raise DataError(f"its header is a JSON {type(header).__name__}; expected an object")
+    header.pop("__metadata__", None)
+    return _LENGTH + length, header
 
 
 def _span(name: str, entry: object) -> tuple[int, int]:

@@ -8,10 +8,13 @@ import json
 import stat
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -25,8 +28,10 @@ from ibinn.errors import (
     PolicyFormatError,
 )
 from ibinn.policy import file as policy_file
+from ibinn.reference import to_arrays
 from ibinn.signing import KeyPair, PublicKey, generate_keypair, sign_bundle, verify_bundle
 from ibinn.signing_keys import private_key
+from ibinn.trusted import TrustedClassifier
 from tests.ibinn.bundles import make_manifest, write_bundle
 from tests.ibinn.policies import make_policy
 
@@ -227,16 +232,32 @@ def test_a_file_replaced_after_it_was_checked_is_not_used(
 ) -> None:
     write_bundle(tmp_path)
     sign_bundle(tmp_path, PAIR.private_pem)
-    check = manifest.verify_files
+    before = bundle.load(tmp_path, keys=keys_of(PAIR))
+    read = manifest.read_files
 
-    def check_then_replace(found: manifest.Manifest, folder: Path) -> None:
-        check(found, folder)
+    def read_then_replace(
+        found: manifest.Manifest, folder: Path, names: Collection[str]
+    ) -> dict[str, bytearray]:
+        contents = read(found, folder, names)
         data = (folder / name).read_bytes()
         (folder / name).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        return contents
 
-    monkeypatch.setattr(manifest, "verify_files", check_then_replace)
+    monkeypatch.setattr(manifest, "read_files", read_then_replace)
+    loaded = bundle.load(tmp_path, keys=keys_of(PAIR))
+    assert_same_model(loaded, before)
     with pytest.raises(BundleIntegrityError, match=name):
         bundle.load(tmp_path, keys=keys_of(PAIR))
+
+
+def assert_same_model(one: TrustedClassifier, other: TrustedClassifier) -> None:
+    for name, value in one.model.state_dict().items():
+        assert torch.equal(value, other.model.state_dict()[name]), name
+    assert one.reference is not None
+    assert other.reference is not None
+    others = to_arrays(other.reference)
+    for name, values in to_arrays(one.reference).items():
+        np.testing.assert_array_equal(values, others[name], err_msg=name)
 
 
 @pytest.mark.parametrize("files", [[], {"weights.safetensors": 3}, "weights.safetensors", None])
