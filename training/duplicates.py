@@ -35,6 +35,8 @@ _NEIGHBOURS = 8
 _DIRECTIONS = 12
 _FITTED = 2_000
 _BLOCK = 256
+_ROWS = 16_384
+"""Thumbnails that are floating-point numbers at one time: a million would take 4 GB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,17 +191,17 @@ def _near_pairs(thumbnails: Pixels) -> tuple[Indices, Floats]:
     count = len(thumbnails)
     if count < 2:
         return none
-    values = thumbnails.astype(np.float32)
-    coarse, contrast = _standardised(_blocks(values))
+    coarse, contrast = _coarse(thumbnails)
     textured = np.flatnonzero(contrast >= MIN_CONTRAST)
     if len(textured) < 2:
         return none
-    coarse = coarse[textured]
+    if len(textured) < count:
+        coarse = coarse[textured]
 
     projected = coarse @ _directions(coarse)
     radius = COARSE_DISTANCE * float(np.sqrt(coarse.shape[1]))
     _, neighbours = KDTree(projected).query(
-        projected, k=min(_NEIGHBOURS + 1, len(coarse)), distance_upper_bound=radius
+        projected, k=min(_NEIGHBOURS + 1, len(coarse)), distance_upper_bound=radius, workers=-1
     )
     # A missing neighbour has the number N; an image finds itself, but not always first.
     rows = np.repeat(np.arange(len(coarse)), neighbours.shape[1])
@@ -211,11 +213,33 @@ def _near_pairs(thumbnails: Pixels) -> tuple[Indices, Floats]:
     pairs = pairs[_rms(coarse, pairs) <= COARSE_DISTANCE]
     if len(pairs) == 0:
         return none
-    used, compact = np.unique(pairs, return_inverse=True)
-    fine, _ = _standardised(values[textured[used]].reshape(len(used), -1))
-    distance = _rms(fine, compact.reshape(pairs.shape))
+    pairs = textured[pairs]
+    distance = _fine_distances(thumbnails, pairs)
     near = distance <= FINE_DISTANCE
-    return textured[pairs[near]], distance[near]
+    return pairs[near], distance[near]
+
+
+def _coarse(thumbnails: Pixels) -> tuple[Floats, Floats]:
+    """Standardised coarse thumbnails (N, 192) and their contrast (N,), in blocks of rows."""
+    coarse = np.empty((len(thumbnails), 3 * COARSE_SIDE**2), np.float32)
+    contrast = np.empty(len(thumbnails), np.float32)
+    for start in range(0, len(thumbnails), _ROWS):
+        rows = slice(start, start + _ROWS)
+        coarse[rows], contrast[rows] = _standardised(_blocks(thumbnails[rows].astype(np.float32)))
+    return coarse, contrast
+
+
+def _fine_distances(thumbnails: Pixels, pairs: Indices) -> Floats:
+    """rms(t16_a - t16_b) of each pair, (P,), in blocks of pairs."""
+    out = np.empty(len(pairs), np.float32)
+    for start in range(0, len(pairs), _ROWS):
+        block = pairs[start : start + _ROWS]
+        first, second = (
+            _standardised(thumbnails[side].astype(np.float32).reshape(len(block), -1))[0]
+            for side in block.T
+        )
+        out[start : start + len(block)] = np.sqrt(np.square(first - second).mean(axis=1))
+    return out
 
 
 def _rms(values: Floats, pairs: Indices) -> Floats:
