@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -14,10 +16,13 @@ from ibinn import bundle
 from ibinn.errors import AlphaTooSmallError, BundleIntegrityError, ConfigError, DataError
 from ibinn.flow.ib_inn_50 import IbInn50Config
 from ibinn.manifest import Manifest
+from ibinn.ten_crop import ten_crops
 from ibinn.types import Verdict
 from tests.ibinn.bundles import make_manifest
 from tests.training.image_folders import write_folder
 from tests.training.released import MEANS, bits_equal, made_model, write_checkpoint
+from training.chapters import uncertainty
+from training.chapters.base import Material
 from training.class_folders import folder_labels, halves, read_class_folders
 from training.cli import app
 from training.export_checkpoint import export_checkpoint
@@ -139,6 +144,30 @@ def test_calibration_and_test_images_are_told_apart(calibrated: Path, photograph
     assert {i.id for i in roles[Role.TEST].items}.isdisjoint(
         [*ids["calibration_a"], *ids["calibration_b"]]
     )
+
+
+def test_ten_crops_of_an_imported_model_are_windows_of_the_originals(
+    calibrated: Path, photographs: Path
+) -> None:
+    classifier = bundle.load(calibrated)
+    test = imported_roles(calibrated, bundle.verify(calibrated), str(photographs / "val"))[
+        Role.TEST
+    ]
+    views = [ten_crops(test.load(i), classifier.preprocessing) for i in range(len(test))]
+    expected = np.stack([classifier.score(v).probabilities.mean(axis=0) for v in views])
+    material = SimpleNamespace(
+        classifier=classifier,
+        test=test,
+        test_scores=SimpleNamespace(probabilities=expected),
+        limit=len(test),
+        seed=0,
+        draws=5,
+        progress=None,
+    )
+    crops = uncertainty._crops(cast(Material, material))
+    assert (crops.count, crops.views) == (10, 10)
+    for _, difference in crops.difference:
+        assert difference.value == pytest.approx(0.0, abs=1e-6)
 
 
 def test_images_that_were_all_calibrated_on_are_refused_as_a_test(
