@@ -134,7 +134,6 @@ def assemble(
             f"device is {str(device)!r}, which cannot be used ({str(error).splitlines()[0]}); "
             "expected cpu, or cuda where there is one"
         ) from error
-    weights.use_channels_last(model)
     model.eval().requires_grad_(requires_grad=False)
     preprocessing = Preprocessing(PreprocessingConfig.from_dict(found.preprocessing))
     form = None
@@ -142,6 +141,8 @@ def assemble(
         from ibinn import inference
 
         form = inference.make(model.network, engine)
+    if form is None or form.engine == "plain":
+        weights.use_channels_last(model)
     return TrustedClassifier(
         model=model,
         preprocessing=preprocessing,

@@ -100,12 +100,6 @@ class LatentMeans:
         low_rank = None if weights is None or basis is None else LowRank.of(weights, basis)
         return LatentMeans(full=full, wide=full.double().T, low_rank=low_rank)
 
-    @property
-    def dims(self) -> int:
-        """D."""
-        rest = 0 if self.low_rank is None else self.low_rank.basis.shape[1]
-        return self.full.shape[1] + rest
-
     def products(self, z: Tensor) -> Tensor:
         """z·μ_y for every class, float64 (B, D) -> (B, K)."""
         if self.low_rank is None:
@@ -124,12 +118,3 @@ class LatentMeans:
         if self.low_rank is None:
             return full
         return torch.cat((full, self.low_rank.weights[classes] @ self.low_rank.basis), dim=-1)
-
-    def combined(self, coefficients: Tensor) -> Tensor:
-        """Σ_y c_y μ_y, float64 (B, K) -> (B, D)."""
-        full = coefficients @ self.wide.T
-        if self.low_rank is None:
-            return full
-        basis, wide = self.low_rank.basis, coefficients @ self.low_rank.wide_weights.T
-        rest = [wide @ columns.double() for columns in basis.split(GRAM_BLOCK, dim=1)]
-        return torch.cat((full, *rest), dim=1)

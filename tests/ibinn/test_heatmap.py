@@ -9,6 +9,7 @@ import torch
 from scipy.fft import idctn
 
 from ibinn.errors import NotExplainableError
+from ibinn.explain import cell_means
 from ibinn.explain.heatmap import (
     CellMeans,
     completeness_error,
@@ -23,6 +24,8 @@ MIXTURES = {
     "full": MixtureConfig(),
     "learned weights": MixtureConfig(learned_weights=True),
     "low rank": MixtureConfig(rank=2, class_dims=30, learned_weights=True),
+    "low rank alone": MixtureConfig(rank=3),
+    "low rank after more than one frequency": MixtureConfig(rank=2, class_dims=70),
 }
 TEMPERATURES = (0.3, 1.0, 1.7, 40.0)
 
@@ -108,6 +111,20 @@ def test_heatmaps_of_classes_agree_where_the_means_do():
     assert spread[1, 0] > 1
     spread[1, 0] = 0
     assert spread.max() < 1e-4
+
+
+@pytest.mark.parametrize("channels", [5, 48])
+def test_norms_of_low_rank_cells_are_those_of_the_dense_means(monkeypatch, channels):
+    monkeypatch.setattr(cell_means, "CHANNELS", channels)
+    for config in MIXTURES.values():
+        explained = Explained(config, 1.0)
+        height, width, _ = explained.shape
+        cells = CellMeans.of(explained.model.mixture, explained.shape)
+        dense = idctn(
+            explained.means.numpy().reshape(CLASSES, *explained.shape), axes=(1, 2), norm="ortho"
+        )
+        expected = (dense**2).sum(3).reshape(CLASSES, height * width).T
+        np.testing.assert_allclose(cells.squares.numpy(), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_heatmaps_do_not_depend_on_the_batch():

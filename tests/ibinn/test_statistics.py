@@ -227,6 +227,53 @@ def test_a_class_without_calibration_images_does_not_break_the_fit():
     assert fitted.class_precision.isfinite().all()
 
 
+def test_a_contexts_geometry_changes_no_distance(small):
+    prepared = StatisticContext.of(
+        small.model.mixture,
+        small.model.mixture.subspaces(),
+        small.model.network.heatmap_shape,
+        small.context.fitted,
+    )
+    assert prepared.class_geometry is not None
+    torch.testing.assert_close(
+        statistics.relative_mahalanobis(small.evidence, prepared),
+        small.values("relative_mahalanobis"),
+    )
+
+
+@pytest.mark.parametrize("per_class", [1, 2])
+def test_fewer_images_than_classes_give_a_fit_in_which_new_images_lie_near(per_class):
+    classes, generator = 60, torch.Generator().manual_seed(0)
+    centres = 5.0 * torch.randn(classes, classes, generator=generator, dtype=torch.float64)
+    labels = torch.arange(20 * per_class) % 20
+
+    def drawn(of: torch.Tensor) -> torch.Tensor:
+        noise = torch.randn(len(of), classes, generator=generator, dtype=torch.float64)
+        return centres[of] + noise
+
+    fitted = fit_statistics(drawn(labels), torch.zeros(len(labels), 0), labels, classes)
+    fresh = drawn(labels) - fitted.class_means[labels]
+    distances = ((fresh @ fitted.class_precision) * fresh).sum(1)
+    # Their expected value is the number of dimensions, were the covariance known.
+    assert (distances > 0).all()
+    assert (distances < 4 * classes).all()
+
+
+def test_statistics_with_fitted_parameters_need_no_latent_code():
+    for world in WORLDS.values():
+        without = replace(world.evidence, z=world.evidence.z[:, :0])
+        found = {s.name for s in world.statistics if s.fitted}
+        assert "relative_mahalanobis" in found
+        for statistic in world.statistics:
+            if statistic.fitted:
+                assert torch.equal(
+                    statistic.compute(without, world.context),
+                    statistic.compute(world.evidence, world.context),
+                )
+            else:
+                statistic.compute(world.evidence, replace(world.context, fitted=None))
+
+
 def test_relative_mahalanobis_cannot_be_had_before_its_fit(small):
     with pytest.raises(ValueError, match="calibration part A"):
         statistics.relative_mahalanobis(small.evidence, replace(small.context, fitted=None))
