@@ -211,6 +211,12 @@ class FitConfig:
                 raise ConfigError(
                     f"{name} is {getattr(self, name)!r}; expected one of {', '.join(allowed)}"
                 )
+        if self.memory == "invert" and self.bf16_subnetworks:
+            raise ConfigError(
+                "memory is invert and bf16_subnetworks true: through bfloat16 an inverse misses "
+                "its input by up to 2 %; expected one of them; set memory=checkpoint or "
+                "bf16_subnetworks=false"
+            )
         if not 0.0 <= self.ema_decay < 1.0:
             raise ConfigError(f"ema_decay is {self.ema_decay}; expected a number in [0, 1)")
         for name in ("alpha", "conformal_coverage"):

@@ -21,7 +21,7 @@ from ibinn.classifier import GenerativeClassifier
 from ibinn.errors import ConfigError
 from ibinn.flow.subnetworks import use_low_precision
 from ibinn.images import Preprocessing
-from training.batch_norm import reestimate_batch_norm, synchronise_batch_norm
+from training.batch_norm import reestimate_batch_norm
 from training.checkpoint import CurvePoint
 from training.config import FitConfig
 from training.image_set import ImageSet
@@ -31,6 +31,7 @@ from training.placed import place_dropout
 from training.state import CHECKPOINT as CHECKPOINT  # what others ask the loop for
 from training.state import RunState
 from training.step import Objective, Stepper, compiled
+from training.synchronised import synchronise_batch_norm
 from training.validation import validate
 
 _POINT_EVERY = 50

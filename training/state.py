@@ -100,7 +100,7 @@ class Sums:
     def _everyones(self) -> Tensor:
         if self._fabric.world_size == 1:
             return self._sums
-        sums = self._sums.to(self._fabric.device)
+        sums = self._sums.to(self._fabric.device, copy=True)
         torch.distributed.all_reduce(sums)
         return sums.cpu()
 
