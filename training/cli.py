@@ -20,6 +20,8 @@ from ibinn.errors import IbinnError
 from training.promotion import cli as promotion
 
 if TYPE_CHECKING:
+    import torch
+
     from training.trust_report import OodFolders
 
 app = typer.Typer(
@@ -601,8 +603,6 @@ def import_checkpoint(
 ) -> None:
     """Make a bundle of a released ImageNet checkpoint; no code in the file is run."""
     with reported_errors():
-        import torch
-
         from training.import_checkpoint import ImportRequest
         from training.import_checkpoint import import_checkpoint as import_one
 
@@ -618,7 +618,7 @@ def import_checkpoint(
             seed=seed,
             command=shlex.join(["ibinn-train", *sys.argv[1:]]),
         )
-        written = import_one(request, device=torch.device(device), say=typer.echo)
+        written = import_one(request, device=_usable(device), say=typer.echo)
         typer.echo(
             f"written: {out} ({len(written.classes)} classes, weights "
             f"{written.weights_digest[:12]})"
@@ -662,6 +662,20 @@ def _ood_folders(ood_data: Path | None, data: str) -> OodFolders:
     from training.trust_report import OodFolders
 
     return OodFolders.under(ood_data if ood_data is not None else Path(data).resolve().parent)
+
+
+def _usable(device: str) -> torch.device:
+    import torch
+
+    from ibinn.errors import ConfigError
+
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"--device is {device!r}, which cannot be used ({str(error).splitlines()[0]}); "
+            "expected cpu, or cuda where there is one"
+        ) from error
 
 
 def _seeds(text: str | None) -> tuple[int, ...] | None:

@@ -351,3 +351,10 @@ def test_commands_tell_what_is_wrong_in_a_line(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["import-checkpoint", *arguments])
     assert result.exit_code == 2
     assert "cut.pt is truncated or damaged" in result.output.replace("\n", " ")
+
+
+def test_a_device_that_is_not_there_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    arguments = [str(checkpoint), "--out", str(tmp_path / "b"), "--device", "abacus"]
+    result = CliRunner().invoke(app, ["import-checkpoint", *arguments])
+    assert result.exit_code == 2
+    assert "--device is 'abacus'" in result.output

@@ -48,6 +48,20 @@ def test_a_file_of_the_older_format_is_read_alike(whole: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("newer", [True, False], ids=["zip", "older format"])
+def test_a_file_that_was_written_on_an_accelerator_is_read_without_one(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, newer: bool
+) -> None:
+    path = tmp_path / "cuda.pt"
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda _: "cuda:0")
+        content = content_of(tensors_of(made_model()))
+        torch.save(content, path, _use_new_zipfile_serialization=newer)
+    assert b"cuda:0" in path.read_bytes()
+    here, there = read_tensors(whole), read_tensors(path)
+    assert all(torch.equal(here[key], there[key]) for key in here)
+
+
+@pytest.mark.parametrize("newer", [True, False], ids=["zip", "older format"])
 @pytest.mark.parametrize("place", ["inn", "mu", "opt"])
 def test_a_foreign_class_is_refused_by_name_and_nothing_is_run(
     tmp_path: Path, newer: bool, place: str
