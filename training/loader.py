@@ -221,7 +221,10 @@ class _Variations(Dataset[Tensor]):
         return len(self._images)
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Tensor:
-        self._images.prepare([index for _, index in keys])
+        fitted = self._fitted
+        self._images.prepare(
+            [index for _, index in keys if fitted is None or fitted.get(index) is None]
+        )
         if self._finish is None:
             compared = (self._vary(*key) for key in keys[:_COMPARED])
             self._finish = finisher(self._preprocessing, compared)
