@@ -1,6 +1,7 @@
 """Subnetworks as few layers: batch norms folded into convolutions, dropout left out.
 
-All folding is in float64; what comes out is float32 on the subnetwork's device.
+Factors and offsets are folded in float64 and rounded once. Weights are multiplied in float32, as
+their products with the data are, so that no wider copy of them exists.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def with_act_norm(half: Half, scale: Tensor, offset: Tensor) -> Half:
         half,
         shift=dataclasses.replace(
             shift,
-            weight=(gain[:, None, None, None] * shift.weight.double()).float(),
+            weight=shift.weight * gain.float()[:, None, None, None],
             bias=(gain * bias + offset.double()).float(),
         ),
         log_gain=gain.log().float(),
@@ -137,7 +138,7 @@ def _scaled(layer: Convolution, scale: Tensor, offset: Tensor) -> Convolution:
     bias = torch.zeros_like(scale) if layer.bias is None else layer.bias.double()
     return dataclasses.replace(
         layer,
-        weight=(scale[:, None, None, None] * layer.weight.double()).float(),
+        weight=layer.weight * scale.float()[:, None, None, None],
         bias=(scale * bias + offset).float(),
     )
 
@@ -146,8 +147,8 @@ def _rows(layer: Convolution, order: Tensor, gain: float) -> Convolution:
     index = order.to(layer.weight.device)
     return dataclasses.replace(
         layer,
-        weight=(gain * layer.weight[index].double()).float(),
-        bias=None if layer.bias is None else (gain * layer.bias[index].double()).float(),
+        weight=layer.weight[index].mul_(gain),
+        bias=None if layer.bias is None else layer.bias[index].mul_(gain),
     )
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ibinn.errors import ConfigError
 from ibinn.flow.base import InvertibleNetwork, Observed
+from ibinn.inference.batches import batch_sizes
 
 Engine = Literal["auto", "plain", "folded", "compile", "openvino"]
 
@@ -41,7 +42,7 @@ class InferenceForm:
         engine: The engine that computes it; never ``auto``.
         seconds: What making the form took.
         observe: (B, C, H, W) in float32 to `Observed`, as `InvertibleNetwork.observe`, for any B
-            from 1 on. One caller at a time.
+            from 1 on, and from any thread.
     """
 
     engine: str
@@ -52,7 +53,7 @@ class InferenceForm:
 def make(network: InvertibleNetwork, engine: Engine = "auto") -> InferenceForm:
     """A form of a network in evaluation mode, as the network is now.
 
-    The form is compared with the network on one image before it is given out. It takes as many
+    The form is compared with the network on noise before it is given out. It takes as many
     threads as torch has when it is made.
 
     Args:
@@ -69,20 +70,19 @@ def make(network: InvertibleNetwork, engine: Engine = "auto") -> InferenceForm:
             f"inference engine is {engine!r}; expected one of {', '.join(ENGINES)}; choose one"
         )
     start = time.perf_counter()
-    device = next(network.buffers()).device.type
     found: Engine = engine
     observe: Callable[[Tensor], Observed] = network.observe
     if engine == "auto":
-        found, observe = _first_that_works(network, on_processor=device == "cpu")
+        found, observe = _first_that_works(network)
     elif engine != "plain":
         observe = _made(network, engine)
     return InferenceForm(engine=found, seconds=time.perf_counter() - start, observe=observe)
 
 
-def _first_that_works(
-    network: InvertibleNetwork, *, on_processor: bool
-) -> tuple[Engine, Callable[[Tensor], Observed]]:
-    order: tuple[Engine, ...] = ("openvino", "folded") if on_processor else ("folded",)
+def _first_that_works(network: InvertibleNetwork) -> tuple[Engine, Callable[[Tensor], Observed]]:
+    order: tuple[Engine, ...] = ("openvino", "folded")
+    if _device(network).type != "cpu":
+        order = ("folded",)
     for engine in order:
         try:
             return engine, _made(network, engine)
@@ -92,51 +92,60 @@ def _first_that_works(
 
 
 def _made(network: InvertibleNetwork, engine: Engine) -> Callable[[Tensor], Observed]:
+    # The network's own pass comes before the form's weights exist: both need memory.
+    images = _noise(network)
+    with torch.no_grad():
+        expected = network.observe(images)
     try:
-        if engine == "openvino":
-            if importlib.util.find_spec("openvino") is None:
-                raise ConfigError(
-                    "inference engine openvino is not installed; install ibinn[serve] or choose "
-                    "another engine"
-                )
-            from ibinn.inference import openvino_engine
-
-            observe = openvino_engine.make_observe(network)
-        else:
-            from ibinn.inference import torch_engines
-
-            make_observe = {
-                "folded": torch_engines.make_folded,
-                "compile": torch_engines.make_compiled,
-            }[engine]
-            observe = make_observe(network)
-        _check(network, observe, engine)
+        observe = _maker(engine)(network)
+        got = observe(images)
     except (ImportError, OSError, RuntimeError) as error:
         raise ConfigError(
             f"inference engine {engine} cannot be used here: {error}; choose another engine"
         ) from error
+    _check(got, expected, engine)
     return observe
 
 
-def _check(
-    network: InvertibleNetwork, observe: Callable[[Tensor], Observed], engine: Engine
-) -> None:
-    """Compare a form with its network on one image of noise.
+def _maker(engine: Engine) -> Callable[[InvertibleNetwork], Callable[[Tensor], Observed]]:
+    if engine == "openvino":
+        if importlib.util.find_spec("openvino") is None:
+            raise ConfigError(
+                "inference engine openvino is not installed; install ibinn[serve] or choose "
+                "another engine"
+            )
+        from ibinn.inference import openvino_engine
+
+        return openvino_engine.make_observe
+    from ibinn.inference import torch_engines
+
+    return torch_engines.make_compiled if engine == "compile" else torch_engines.make_folded
+
+
+def _check(got: Observed, expected: Observed, engine: Engine) -> None:
+    """Compare what a form and its network give for the same images.
 
     Raises:
         ConfigError: They disagree.
     """
-    device = next(network.buffers()).device
-    generator = torch.Generator().manual_seed(0)
-    image = torch.randn(1, *network.input_shape, generator=generator).to(device)
-    with torch.inference_mode():
-        expected, got = network.observe(image), observe(image)
-        length = float((got.z - expected.z).norm() / expected.z.norm())
-        nats = float((got.stage_log_dets - expected.stage_log_dets).sum().abs())
-    bits_per_dim = nats / (network.dims * math.log(2))
+    lengths = (got.z - expected.z).norm(dim=1) / expected.z.norm(dim=1)
+    length = float(lengths.max())
+    nats = float((got.stage_log_dets - expected.stage_log_dets).sum(1).abs().max())
+    bits_per_dim = nats / (expected.z.shape[1] * math.log(2))
     if not (length <= LATENT_TOLERANCE and bits_per_dim <= BITS_PER_DIM_TOLERANCE):
         raise ConfigError(
             f"inference engine {engine} differs from the network by {length:.1e} of the latent "
             f"code and {bits_per_dim:.1e} bits/dim; expected at most {LATENT_TOLERANCE:.0e} and "
             f"{BITS_PER_DIM_TOLERANCE:.0e}; choose another engine"
         )
+
+
+def _noise(network: InvertibleNetwork) -> Tensor:
+    """Images for one batch of each size that an engine may have been made for."""
+    generator = torch.Generator().manual_seed(0)
+    count = sum(batch_sizes(network))
+    return torch.randn(count, *network.input_shape, generator=generator).to(_device(network))
+
+
+def _device(network: InvertibleNetwork) -> torch.device:
+    return next(network.parameters()).device

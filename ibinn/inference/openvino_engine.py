@@ -6,20 +6,16 @@ Shapes: B batch, C channels, H and W sides.
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Lock
 
 import torch
 from torch import Tensor
 
 from ibinn.flow.base import ACTIVATION_FLOOR, InvertibleNetwork, Observed
+from ibinn.inference.batches import batch_sizes, in_batches
 from ibinn.inference.openvino_graph import graph_of
 from ibinn.inference.openvino_module import ov
 from ibinn.inference.planning import stages_of
-
-SMALL_BYTES = 32 << 20
-"""Weights of networks for which batches have a graph of their own."""
-
-BATCH = 8
-"""Its images; a larger network's convolutions are as fast for one image."""
 
 
 def make_observe(network: InvertibleNetwork) -> Callable[[Tensor], Observed]:
@@ -29,16 +25,17 @@ def make_observe(network: InvertibleNetwork) -> Callable[[Tensor], Observed]:
         ConfigError: A layer is of a kind that the folded forms do not know.
         RuntimeError: OpenVINO refuses.
     """
-    weights = sum(4 * parameter.numel() for parameter in network.parameters())
-    sizes = (BATCH, 1) if weights <= SMALL_BYTES else (1,)
-    requests = {size: _request(network, size) for size in sizes}
+    sizes = batch_sizes(network)
+    requests = {size: request_of(network, size) for size in sizes}
+    one_at_a_time = Lock()  # a request in use refuses another caller
 
     def observe(x: Tensor) -> Observed:
         images = x.detach().to("cpu", torch.float32).contiguous()
         parts: list[tuple[Tensor, ...]] = []
-        for size in _sizes(len(images), sizes):
-            part, images = images[:size], images[size:]
-            parts.append(_infer(requests[size], part))
+        with one_at_a_time:
+            for size in in_batches(len(images), sizes):
+                part, images = images[:size], images[size:]
+                parts.append(_infer(requests[size], part))
         z, log_dets, energies = (torch.cat(values) for values in zip(*parts, strict=True))
         return Observed(
             z=z.to(x.device),
@@ -49,7 +46,8 @@ def make_observe(network: InvertibleNetwork) -> Callable[[Tensor], Observed]:
     return observe
 
 
-def _request(network: InvertibleNetwork, batch: int) -> ov.InferRequest:
+def request_of(network: InvertibleNetwork, batch: int) -> ov.InferRequest:
+    """A pass of so many images, compiled."""
     graph = graph_of(stages_of(network), batch=batch, input_shape=network.input_shape)
     compiled = ov.Core().compile_model(
         graph,
@@ -65,15 +63,6 @@ def _request(network: InvertibleNetwork, batch: int) -> ov.InferRequest:
         },
     )
     return compiled.create_infer_request()
-
-
-def _sizes(count: int, sizes: tuple[int, ...]) -> list[int]:
-    """Batches of the given sizes, largest first, that make up a number of images."""
-    chosen: list[int] = []
-    for size in sizes:
-        chosen += [size] * (count // size)
-        count %= size
-    return chosen
 
 
 def _infer(request: ov.InferRequest, images: Tensor) -> tuple[Tensor, ...]:

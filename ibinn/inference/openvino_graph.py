@@ -52,6 +52,7 @@ class _Graph:
     def __init__(self, maps: ov.Output, batch: int) -> None:
         self.maps = maps
         self.batch = batch
+        self.halves: tuple[ov.Output, ov.Output] | None = None
         self.energies: list[ov.Output] = []
         self.log_det: ov.Output | None = None
 
@@ -63,27 +64,42 @@ class _Graph:
         return self.log_det
 
     def _step(self, step: Step) -> None:
+        if isinstance(step, Reorder):
+            self._reorder(step)
+            return
+        if isinstance(step, Observe):
+            squares = ops.multiply(self.maps, self.maps)
+            self.energies.append(ops.reduce_mean(squares, _PIXELS).output(0))
+            return
+        halves, self.halves = self.halves, None
         if isinstance(step, Affine):
             self.maps = _affine(step, self.maps)
         elif isinstance(step, Mix):
             self.maps = _convolution(step.convolution, self.maps)
-        elif isinstance(step, Reorder):
-            index = step.index.cpu().numpy().astype(np.int32)
-            self.maps = ops.gather(self.maps, _constant(index), _constant(np.int32(1))).output(0)
-        elif isinstance(step, Observe):
-            squares = ops.multiply(self.maps, self.maps)
-            self.energies.append(ops.reduce_mean(squares, _PIXELS).output(0))
         elif isinstance(step, Pool):
             rows = ops.reshape(self.maps, np.array([0, 0, -1]), special_zero=True)
             pooled = ops.matmul(_constant(_array(step.matrix)), rows, False, True)
             shape = np.array([self.batch, -1, 1, 1])
             self.maps = ops.reshape(pooled, shape, special_zero=False).output(0)
         else:
-            self._coupling(step)
+            self._coupling(step, halves)
 
-    def _coupling(self, step: Coupling) -> None:
-        halves = ops.variadic_split(self.maps, np.int64(1), np.array(step.split))
-        x1, x2 = halves.output(0), halves.output(1)
+    def _reorder(self, step: Reorder) -> None:
+        # Half by half: OpenVINO 2026.4 takes one gather of all channels for a reversal of colours
+        # and folds it into convolutions the wrong way round.
+        index = step.index.cpu().numpy().astype(np.int32)
+        first, second = (
+            ops.gather(self.maps, _constant(part), _constant(np.int32(1))).output(0)
+            for part in np.array_split(index, 2)
+        )
+        self.halves = first, second
+        self.maps = ops.concat([first, second], 1).output(0)
+
+    def _coupling(self, step: Coupling, halves: tuple[ov.Output, ov.Output] | None) -> None:
+        if halves is None or tuple(half.shape[1] for half in halves) != step.split:
+            split = ops.variadic_split(self.maps, np.int64(1), np.array(step.split))
+            halves = split.output(0), split.output(1)
+        x1, x2 = halves
         seen = x1
         if step.down:
             x1, x2 = (ops.space_to_depth(x, "blocks_first", 2).output(0) for x in (x1, x2))

@@ -34,7 +34,7 @@ def make_folded(network: InvertibleNetwork) -> Callable[[Tensor], Observed]:
         return _observe(_folded(network, _public, None), device)
     try:
         folded = _folded(network, PackedConvolution, PART_BYTES)
-        with torch.inference_mode():
+        with torch.no_grad():
             folded(torch.zeros(1, *network.input_shape))
     except (AttributeError, NotImplementedError, RuntimeError) as error:
         _log.warning("inference: weights cannot be laid out for this processor: %s", error)
@@ -64,7 +64,7 @@ def _observe(
     def observe(x: Tensor) -> Observed:
         # Not TF32: what the tests of trust compare has more than its 10 bits of mantissa.
         with (
-            torch.inference_mode(),
+            torch.no_grad(),
             torch.autocast(device.type, enabled=False),
             torch.backends.cudnn.flags(
                 enabled=torch.backends.cudnn.enabled, benchmark=False, allow_tf32=False
@@ -98,4 +98,4 @@ def _public(layer: Convolution, side: int) -> torch.nn.Module:
 
 
 def _device(network: InvertibleNetwork) -> torch.device:
-    return next(network.buffers()).device
+    return next(network.parameters()).device
