@@ -7,13 +7,14 @@ same scoring as a live request. Shapes: B batch, N images, K classes, S side in 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ibinn.assessment import COMBINED
+from ibinn.classifier import images_at_once
 from ibinn.images import Preprocessing
 from ibinn.types import ModelInfo, TestInfo, TestKind, Verdict
 from training.ood_sets import Images, LazyImages, OodSet, Pixels
@@ -44,6 +45,26 @@ class ScoresLike(Protocol):
     def views(self) -> Mapping[str, npt.NDArray[Any]]: ...
     @property
     def verdicts(self) -> Sequence[Verdict]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Kept:
+    """What is used of a batch's scores: the rest is as large again where there are many classes."""
+
+    logits: npt.NDArray[Any]
+    probabilities: npt.NDArray[Any]
+    bits_per_dim: npt.NDArray[Any]
+    statistics: Mapping[str, npt.NDArray[Any]]
+    p_values: Mapping[str, npt.NDArray[Any]]
+    combined_score: npt.NDArray[Any]
+    combined_p: npt.NDArray[Any]
+    views: Mapping[str, npt.NDArray[Any]]
+    verdicts: Sequence[Verdict]
+
+    @staticmethod
+    def of(scores: ScoresLike) -> _Kept:
+        """Of one batch."""
+        return _Kept(**{field.name: getattr(scores, field.name) for field in fields(_Kept)})
 
 
 class ReferenceLike(Protocol):
@@ -135,7 +156,7 @@ class Scorer:
     Attributes:
         model: A calibrated classifier.
         reference: Its calibration.
-        batch_size: Images per forward pass.
+        batch_size: Images per forward pass, at most; large images go in smaller batches.
         progress: Called after every batch, or None.
     """
 
@@ -171,15 +192,17 @@ class Scorer:
         parts: list[ScoresLike] = []
         done = 0
         for batch in self._batches(images, prepare):
-            parts.append(self.model.score(batch))
+            parts.append(_Kept.of(self.model.score(batch)))
             done += len(batch)
             if self.progress is not None:
                 self.progress(name, done, len(images))
         return _joined(parts, self.model.info.tests, self.reference.centres)
 
     def _batches(self, images: Images, prepare: Callable[[Pixels], Pixels]) -> Iterator[Pixels]:
-        for start in range(0, len(images), self.batch_size):
-            stop = min(start + self.batch_size, len(images))
+        side = self.model.preprocessing.config.side
+        size = images_at_once(3 * side**2, most=self.batch_size)
+        for start in range(0, len(images), size):
+            stop = min(start + size, len(images))
             yield np.stack([prepare(images[index]) for index in range(start, stop)])
 
 
