@@ -13,6 +13,7 @@ from typing import cast
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.wrappers import _FabricModule
 from torch import Tensor, nn
 
 from ibinn.classifier import GenerativeClassifier
@@ -93,7 +94,7 @@ class Stepper:
 
     def __init__(
         self,
-        runner: nn.Module,
+        runner: _FabricModule,
         objective: Objective,
         optimizer: torch.optim.Optimizer,
         preprocessing: Preprocessing,

@@ -34,13 +34,11 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
         made.num_batches_tracked = norm.num_batches_tracked
         return made.train(norm.training)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @torch.compiler.disable
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.alone or dist.get_world_size() == 1:
             return super().forward(x)
-        y, mean, var = _Normalise.apply(  # type: ignore[no-untyped-call]
-            x, self.weight, self.bias, self.eps
-        )
+        y, mean, var = _Normalise.apply(x, self.weight, self.bias, self.eps)
         self._count(mean, var, x.numel() // x.shape[1] * dist.get_world_size())
         normalised: Tensor = y
         return normalised
@@ -82,7 +80,7 @@ class _Normalise(torch.autograd.Function):
         return y.to(x.dtype), mean, var
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight, mean, scale = ctx.saved_tensors
         wide = grad.float()

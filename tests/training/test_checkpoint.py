@@ -11,7 +11,7 @@ import torch
 
 from ibinn.errors import CheckpointError
 from training import checkpoint as checkpoints
-from training.checkpoint import Checkpoint, CurvePoint
+from training.checkpoint import Checkpoint, CurvePoint, OpenPoint
 
 POINT = CurvePoint(
     step=3,
@@ -40,6 +40,8 @@ def make_checkpoint(step: int = 3) -> Checkpoint:
         average={},
         optimizer=optimizer.state_dict(),
         curve=(POINT, dataclasses.replace(POINT, step=4, validation_accuracy=0.75)),
+        open_point=OpenPoint(figures=(0.1, 0.2, 0.3, 4.0), images=8, waited_s=0.5, seconds=1.5),
+        memory="checkpoint",
     )
 
 
@@ -48,7 +50,8 @@ def test_a_checkpoint_reads_back_to_the_bit(tmp_path: Path) -> None:
     written = make_checkpoint()
     checkpoints.save(written, path)
     found = checkpoints.load(path)
-    for name in ("config_digest", "split_digest", "step", "seconds", "average", "curve"):
+    same = ("config_digest", "split_digest", "step", "seconds", "average", "curve")
+    for name in (*same, "open_point", "memory"):
         assert getattr(found, name) == getattr(written, name)
     for name, value in written.model.items():
         assert torch.equal(found.model[name], value)
@@ -57,6 +60,16 @@ def test_a_checkpoint_reads_back_to_the_bit(tmp_path: Path) -> None:
             assert torch.equal(found.optimizer["state"][key][name], value)
     assert found.optimizer["param_groups"] == written.optimizer["param_groups"]
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_a_checkpoint_of_an_earlier_version_is_at_a_point(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    checkpoints.save(make_checkpoint(), path)
+    content = torch.load(path)
+    del content["open_point"], content["memory"]
+    torch.save(content, path)
+    found = checkpoints.load(path)
+    assert (found.open_point, found.memory) == (OpenPoint(), "store")
 
 
 def test_an_interrupted_write_leaves_the_old_checkpoint(

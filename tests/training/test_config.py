@@ -101,6 +101,11 @@ def test_a_wrong_override_says_what_is_wrong(assignment: str, message: str) -> N
     assert "\n" not in str(caught.value)
 
 
+def test_an_inverse_through_bfloat16_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"memory is invert and .*set memory=checkpoint or"):
+        override(recipe("digits"), ["memory=invert", "bf16_subnetworks=true"])
+
+
 def test_unknown_keys_of_a_file_are_named() -> None:
     values = to_dict(tiny_config())
     with pytest.raises(ConfigError, match="unknown key 'surprise'; there are: accumulate, alpha"):

@@ -115,3 +115,21 @@ def test_a_test_folder_is_taken_as_it_is(tmp_path: Path) -> None:
 def test_hardware_that_is_not_there_is_said(accelerator: str, devices: int) -> None:
     with pytest.raises(ConfigError, match=f"accelerator is '{accelerator}' with {devices} devices"):
         Hardware(accelerator=accelerator, devices=devices).fabric()
+
+
+def test_torchrun_decides_on_the_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(ConfigError, match=r"--devices is 3 and torchrun has started 2 .*leave"):
+        Hardware(accelerator="cpu", devices=3).fabric()
+
+
+def test_of_many_processes_only_the_first_writes_the_folder(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    first = prepare(small_config(), str(folder), out)
+    for path in out.iterdir():
+        path.unlink()
+    second = prepare(small_config(), str(folder), out, write=False)
+    assert second.split_digest == first.split_digest
+    assert not list(out.iterdir())

@@ -9,7 +9,8 @@ import pytest
 import torch
 from lightning.fabric import Fabric
 
-from ibinn.errors import CheckpointError, NonFiniteLossError
+from ibinn.errors import CheckpointError, ConfigError, NonFiniteLossError
+from ibinn.flow.architectures import SmallConfig
 from ibinn.flow.subnetworks import use_low_precision
 from ibinn.images import Preprocessing
 from tests.training.tiny_runs import (
@@ -261,3 +262,75 @@ def test_validation_counts_every_image_once() -> None:
     ]
     assert accuracy == pytest.approx((parts[0][0] + 2 * parts[1][0]) / 3)
     assert bits == pytest.approx((parts[0][1] + 2 * parts[1][1]) / 3, rel=1e-5)
+
+
+def test_a_run_of_few_steps_ends_as_after_its_last_epoch(tmp_path: Path) -> None:
+    recorder = Recorder()
+    trained = finished(tiny_config(max_steps=7), tmp_path, recorder)
+    assert trained.steps == 7
+    assert recorder.steps == list(range(1, 8))
+    (point,) = trained.curve
+    assert point.validation_accuracy is not None
+    assert point.loader_share is not None
+    assert 0.0 <= point.loader_share <= 1.0
+    # The schedule ends with the run.
+    assert point.learning_rate < 0.1 * tiny_config().optimizer.learning_rate
+    assert finished(tiny_config(max_steps=10**6, epochs=1), tmp_path / "more").steps == 60
+
+
+def test_a_checkpoint_between_two_points_holds_the_figures_since_the_last(tmp_path: Path) -> None:
+    config = tiny_config(max_steps=20, accumulate=2, checkpoint_every_steps=7)
+    whole = finished(config, tmp_path / "whole")
+    out = tmp_path / "killed"
+    out.mkdir()
+
+    class Killed(Recorder):
+        def step(self, step: int, total: int, images_per_s: float, loader_share: float) -> None:
+            if step == 16:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(config, out, recorder=Killed())
+    assert checkpoints.load(out / CHECKPOINT).step == 14
+    assert checkpoints.load(out / CHECKPOINT).open_point.images == 14 * 8
+    recorder = Recorder()
+    resumed = finished(config, out, recorder)
+    assert recorder.steps == list(range(15, 21))
+    assert figures(resumed.curve) == figures(whole.curve)
+    assert_same_weights(resumed.model, whole.model)
+
+
+def test_a_step_of_uneven_parts_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="batch_size is 8 on 1 processes with 8 micro-batches"):
+        run(tiny_config(accumulate=8), tmp_path)
+
+
+def test_activations_that_are_computed_again_give_the_same_run(tmp_path: Path) -> None:
+    config = tiny_config(max_steps=10)
+    stored = finished(config, tmp_path / "store")
+    again = finished(dataclasses.replace(config, memory="checkpoint"), tmp_path / "checkpoint")
+    assert figures(again.curve) == figures(stored.curve)
+    assert_same_weights(again.model, stored.model)
+    inverted = finished(dataclasses.replace(config, memory="invert"), tmp_path / "invert")
+    assert inverted.curve[-1].loss == pytest.approx(stored.curve[-1].loss, abs=1e-3)
+    assert checkpoints.load(tmp_path / "invert" / CHECKPOINT).memory == "invert"
+
+
+def test_an_unsound_inverse_is_given_up_for_good(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Act-norms that halve 24 times over, with couplings that add something back.
+    architecture = SmallConfig(side=8, widths=(6,), blocks=(24,), initial_scale=0.5)
+    config = tiny_config(architecture=architecture, max_steps=4, checkpoint_every_steps=2)
+    stored = finished(config, tmp_path / "store")
+    assert not caplog.records
+    inverting = dataclasses.replace(config, memory="invert")
+    inverted = finished(inverting, tmp_path / "invert")
+    (record,) = caplog.records
+    assert "step 1: memory is invert and an inverse is off by" in record.getMessage()
+    assert "all further ones take memory=checkpoint" in record.getMessage()
+    assert inverted.curve[-1].loss == pytest.approx(stored.curve[-1].loss, rel=1e-3)
+    assert checkpoints.load(tmp_path / "invert" / CHECKPOINT).memory == "checkpoint"
+    caplog.clear()
+    finished(inverting, tmp_path / "invert")
+    assert not caplog.records
