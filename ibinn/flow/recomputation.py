@@ -190,7 +190,7 @@ class _Inverted(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         x: Tensor,
         layers: Sequence[FlowLayer],
@@ -205,10 +205,8 @@ class _Inverted(torch.autograd.Function):
         return y, log_det
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(  # type: ignore[override]
-        ctx: Any, grad_y: Tensor, grad_log_det: Tensor
-    ) -> tuple[Tensor | None, ...]:
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor, grad_log_det: Tensor) -> tuple[Tensor | None, ...]:
         x, y = ctx.saved_tensors
         pass_ = _Backward(grad_log_det, ctx.draws)
         with uncounted(ctx.layers):

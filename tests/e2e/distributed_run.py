@@ -25,7 +25,7 @@ STEPS_PER_EPOCH = 10
 
 
 def config() -> FitConfig:
-    """Batch norm, dropout, low-rank means, micro-batches, first steps, averages: all at once."""
+    """Batch norm, dropout, low-rank means, micro-batches, recomputation, averages: all at once."""
     return tiny_config(
         architecture=CifarConfig(side=8, blocks=(1, 1, 2), widths=(4, 4, 6), hidden=16),
         mixture=MixtureConfig(rank=3, class_dims=48),
@@ -33,6 +33,7 @@ def config() -> FitConfig:
         schedule=ScheduleConfig(name="step", first_steps=3, first_factor=0.1),
         batch_size=16,
         accumulate=2,
+        memory="checkpoint",
         epochs=100,
         max_steps=STEPS,
         ema_decay=0.9,
