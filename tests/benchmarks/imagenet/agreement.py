@@ -13,7 +13,6 @@ import torch
 
 from ibinn import bundle, inference, samples
 from ibinn.classifier import Evidence, GenerativeClassifier, gather_evidence
-from ibinn.decoding import open_image
 from ibinn.inference import InferenceForm
 from tests.benchmarks.imagenet import material
 from tests.benchmarks.imagenet.figures import Figure
@@ -56,7 +55,7 @@ def of_embedded() -> list[Figure]:
         *(samples.digit(index).data for index in range(1, 20)),
         *(samples.noise(seed).data for seed in range(1, 20)),
     ]
-    prepared = [plain.prepare(open_image(image, plain.limits)) for image in images]
+    prepared = [plain.prepare(image) for image in images]
     pixels = np.stack([image.pixels for image in prepared])
     assert plain.reference is not None
     steps = plain.reference.count_b + 1
@@ -73,7 +72,7 @@ def of_embedded() -> list[Figure]:
         *figures,
         Figure(
             name="agreement.embedded.p_value_steps",
-            value=worst * steps,
+            value=round(worst * steps, 6),
             unit="1/(n + 1)",
             how=f"{how}, over {len(pairs)} tests, in steps of a p-value; n = {steps - 1}",
         ),

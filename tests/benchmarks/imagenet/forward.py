@@ -19,7 +19,7 @@ from torch import Tensor
 from ibinn import inference
 from ibinn.errors import IbinnError
 from ibinn.flow.base import InvertibleNetwork
-from ibinn.inference import Engine, InferenceForm
+from ibinn.inference import InferenceForm
 from tests.benchmarks.imagenet import material, resnet50
 from tests.benchmarks.imagenet.blocks import Blocks, Spread, Step, alternate
 from tests.benchmarks.imagenet.figures import Figure
@@ -66,11 +66,8 @@ def our_forms(
     """
     told("IB-INN-50 as auto")
     found = {FAST: inference.make(network, "auto")}
-    wanted: list[Engine] = ["plain", "folded", "onnxruntime", "openvino"]
-    if compiled:
-        wanted.append("compile")
-    for engine in wanted:
-        if engine == found[FAST].engine:
+    for engine in inference.ENGINES:
+        if engine in ("auto", found[FAST].engine) or (engine == "compile" and not compiled):
             continue
         told(f"IB-INN-50 as {engine}")
         try:
@@ -78,8 +75,7 @@ def our_forms(
         except IbinnError as error:
             _log.warning("IB-INN-50 as %s: %s", engine, error)
             continue
-        if form.engine == engine:
-            found[engine] = form
+        found[engine] = form
     return found
 
 

@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from ibinn import bundle, samples
 from ibinn.classifier import Evidence, GenerativeClassifier, gather_evidence
 from ibinn.flow.architectures import to_dict
-from ibinn.flow.base import Observed
+from ibinn.flow.base import InvertibleNetwork, Observed
 from ibinn.flow.ib_inn_50 import IbInn50Config
+from ibinn.flow.mixing import SoftplusActNorm
 from ibinn.images import Preprocessing, PreprocessingConfig
 from ibinn.latent import MixtureConfig, Subspaces
 from ibinn.manifest import Manifest, Training
@@ -48,12 +49,37 @@ CALIBRATION_IMAGES = 64
 
 
 def model() -> GenerativeClassifier:
-    """The released size with random weights, in evaluation mode, laid out as it is loaded."""
+    """The released size with random weights, in evaluation mode, laid out as it is loaded.
+
+    Act-norms are set by the photographs, so that latent codes have the size of a trained network's:
+    without, they grow to thousands, and float32 alone is off by more than the agreement asked for.
+    """
     network = ARCHITECTURE.build()
     randomise(network)
     made = GenerativeClassifier(network, random_mixture(CLASSES, network.dims, MIXTURE)).eval()
     made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return made.requires_grad_(requires_grad=False)
+    made.requires_grad_(requires_grad=False)
+    _normalise(network, inputs(len(photographs())))
+    return made
+
+
+@torch.no_grad()
+def _normalise(network: InvertibleNetwork, x: Tensor) -> None:
+    """Let each act-norm give channels of mean 0 and variance 1 for these images, in one pass."""
+
+    def set_by(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        assert isinstance(layer, SoftplusActNorm)
+        deviation, mean = torch.std_mean(arguments[0], dim=(0, 2, 3))
+        wanted = 1.0 / deviation.clamp_min(1e-3)
+        # The inverse of 0.1 softplus(raw, beta=0.5).
+        layer.raw_scale.copy_((5.0 * wanted.double()).expm1().log().mul(2.0))
+        layer.offset.copy_(-mean * layer.scale)
+
+    norms = [layer for layer in network.modules() if isinstance(layer, SoftplusActNorm)]
+    hooks = [layer.register_forward_pre_hook(set_by) for layer in norms]
+    network.observe(x)
+    for hook in hooks:
+        hook.remove()
 
 
 def preprocessing() -> Preprocessing:
@@ -74,9 +100,10 @@ def photographs() -> tuple[bytes, ...]:
 
 
 def inputs(count: int) -> Tensor:
-    """Preprocessed photographs in turn, (count, 3, 224, 224), as a classifier makes them."""
+    """Preprocessed photographs in turn, then mirrored, (count, 3, 224, 224)."""
     steps = preprocessing()
     pixels = [steps.fit_size(np.asarray(Image.open(io.BytesIO(data)))) for data in photographs()]
+    pixels += [np.ascontiguousarray(image[:, ::-1]) for image in pixels]
     chosen = np.stack([pixels[i % len(pixels)] for i in range(count)])
     return steps.to_tensor(torch.from_numpy(chosen))
 

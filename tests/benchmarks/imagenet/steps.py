@@ -19,9 +19,9 @@ from tests.benchmarks.imagenet import material
 from tests.benchmarks.imagenet.blocks import Spread
 from tests.benchmarks.imagenet.figures import Figure
 from training.config import FitConfig
-from training.loop import Objective
 from training.optimization import make_optimizer, parameters_of
 from training.recipes import recipe
+from training.step import Objective
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +91,7 @@ class _Stepper:
         self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._model.train()
         self._config = config
-        self._objective = Objective(self._model, config.objective)
+        self._objective = Objective(self._model, config)
         self._optimizer = make_optimizer(self._model, config.optimizer)
         side = config.preprocessing.side
         rng = np.random.default_rng(0)
