@@ -45,7 +45,7 @@ def noise(
     drawn = torch.empty((count, *shape), device=device)
     for row in range(count):
         generator.manual_seed((seed * _PLACES + first + row) % 2**63)
-        torch.rand(shape, generator=generator, out=drawn[row])
+        drawn[row].uniform_(generator=generator)
     return drawn
 
 

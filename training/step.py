@@ -74,7 +74,9 @@ def compiled(objective: Objective) -> nn.Module:
     subnetworks one by one, so that the recomputation around them stays as it is."""
     if objective.memory == "store":
         return cast(nn.Module, torch.compile(objective))
-    torch._dynamo.config.recompile_limit = _COMPILED_VARIANTS
+    from torch._dynamo import config  # takes seconds to import
+
+    config.recompile_limit = _COMPILED_VARIANTS
     for subnetwork in subnetworks(objective.model.network):
         subnetwork.compile()
     return objective
