@@ -15,7 +15,7 @@ from ibinn.flow.base import InvertibleNetwork, Observed
 from ibinn.latent import LOG_2PI, GaussianMixture, SubspaceDensities, Subspaces, log_sum_exp
 
 PASS_DIMS = 1 << 21
-"""Dimensions of all images of one pass, at most: its feature maps then stay below some 300 MB."""
+"""Dimensions of all images of one pass, at most: memory for feature maps grows with them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
