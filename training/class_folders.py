@@ -7,6 +7,7 @@ among the model's classes: by name, or by WordNet id for ImageNet's. Some classe
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +15,6 @@ import numpy as np
 
 from ibinn.errors import DataError
 from training import imagenet_names
-from training.dealing import deal, quotas
 from training.duplicates import find_duplicates
 from training.folders import SUFFIXES, ImageFile, scan_files, unreadable_message
 from training.image_set import ImageSet, Skipped
@@ -50,7 +50,7 @@ def read_class_folders(
         DataError: No such folder, no image in it, a subfolder that is no class, or files that
             cannot be read.
     """
-    files = _chosen(_files(root, classes), most, seed=seed, class_count=len(classes))
+    files = _chosen(_files(root, classes), most, seed=seed)
     whole = root if most is None else None  # the scan of a part is not worth remembering
     images, skipped = scan_files(files, classes, progress=progress, root=whole)
     if skipped and not skip_unreadable:
@@ -61,12 +61,24 @@ def read_class_folders(
 
 
 def halves(images: ImageSet, *, seed: int) -> tuple[ImageSet, ImageSet]:
-    """Two parts of equal size, alike in their classes, with near-duplicates on one side."""
+    """Two parts of about equal size, alike in their classes, near-duplicates on one side."""
     ids = [item.id for item in images.items]
     clusters = find_duplicates(ids, images.thumbnails).cluster
-    roles = deal(ids, images.labels, clusters, (0.5, 0.5), seed=seed)
-    first, second = (np.flatnonzero(roles == role) for role in (0, 1))
-    return images.subset(first), images.subset(second)
+    members: dict[int, list[int]] = {}
+    for index in sorted(range(len(ids)), key=lambda index: _rank(seed, ids[index])):
+        members.setdefault(int(clusters[index]), []).append(index)
+    parts: tuple[list[int], list[int]] = ([], [])
+    given = np.zeros((2, len(images.class_names)), np.int64)
+    labels = images.labels
+    # The largest groups first: single images even out what they leave. Unlike the parts of a
+    # training run's split, neither part needs an image of every class.
+    for group in sorted(members.values(), key=len, reverse=True):
+        of_group = labels[group]
+        part = min((0, 1), key=lambda part: (given[part, of_group].sum(), len(parts[part])))
+        parts[part].extend(group)
+        np.add.at(given[part], of_group, 1)
+    first, second = (images.subset(sorted(part)) for part in parts)
+    return first, second
 
 
 def folder_labels(classes: Sequence[str]) -> Mapping[str, int]:
@@ -110,21 +122,18 @@ def _files(root: Path, classes: Sequence[str]) -> list[ImageFile]:
     return files
 
 
-def _chosen(
-    files: list[ImageFile], most: int | None, *, seed: int, class_count: int
-) -> list[ImageFile]:
+def _chosen(files: list[ImageFile], most: int | None, *, seed: int) -> list[ImageFile]:
+    """Of every class the same share, the first ones in an order by the hash of their names."""
     if most is None or len(files) <= most:
         return files
-    labels = np.array([file.label for file in files], np.int64)
-    # Role 0 is what is left; every class keeps an image there.
-    table = quotas(labels, (0.0, most / len(files)), class_count=class_count)
-    left = table[1].copy()
     order = sorted(range(len(files)), key=lambda index: _rank(seed, files[index].name))
-    taken = []
+    sizes, seen = Counter(file.label for file in files), Counter[int]()
+    share: dict[int, float] = {}
     for index in order:
-        if left[labels[index]] > 0:
-            left[labels[index]] -= 1
-            taken.append(index)
+        label = files[index].label
+        share[index] = (seen[label] + 0.5) / sizes[label]
+        seen[label] += 1
+    taken = sorted(order, key=lambda index: share[index])[:most]  # a stable sort
     return [files[index] for index in sorted(taken)]
 
 

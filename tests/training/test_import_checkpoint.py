@@ -19,7 +19,7 @@ from ibinn.manifest import Manifest
 from ibinn.ten_crop import ten_crops
 from ibinn.types import Verdict
 from tests.ibinn.bundles import make_manifest
-from tests.training.image_folders import write_folder
+from tests.training.image_folders import random_set, write_folder
 from tests.training.released import MEANS, bits_equal, made_model, write_checkpoint
 from training.chapters import uncertainty
 from training.chapters.base import Material
@@ -318,6 +318,30 @@ def test_a_part_of_the_images_has_every_class_in_proportion(photographs: Path) -
     first, second = halves(images, seed=0)
     assert (len(first), len(second)) == (10, 10)
     assert {i.id for i in first.items}.isdisjoint(i.id for i in second.items)
+
+
+def test_halves_are_equal_where_most_classes_have_one_image() -> None:
+    images = random_set([*range(21), 0, 0, 0], class_count=25)
+    first, second = halves(images, seed=0)
+    assert (len(first), len(second)) == (12, 12)
+    assert np.count_nonzero(first.labels == 0) == np.count_nonzero(second.labels == 0) == 2
+
+
+def test_near_duplicates_stay_in_one_half() -> None:
+    labels = [0, 1] * 10
+    images = random_set(labels, class_count=2)
+    images.thumbnails[10:14] = images.thumbnails[10]
+    first, second = halves(images, seed=0)
+    names = [{item.name for item in part.items} for part in (first, second)]
+    copies = {f"image/{number}" for number in range(10, 14)}
+    assert sorted(len(copies & part) for part in names) == [0, 4]
+    assert abs(len(first) - len(second)) <= 1
+
+
+def test_a_part_can_be_nearly_all_where_most_classes_have_one_image(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"ant": 3, "great bee": 1, "cat": 1, "dog": 1, "emu": 1})
+    images, _ = read_class_folders(tmp_path, CLASSES, most=6)
+    assert len(images) == 6
 
 
 def test_an_unreadable_image_is_named_or_skipped(tmp_path: Path) -> None:
