@@ -54,6 +54,10 @@ PATHS = 12
 """Single images whose way is drawn."""
 TRAJECTORY_IMAGES = 100
 FIELD_IMAGES = 24
+MAPPED_CLASSES = 50
+"""With more classes, only the most similar ones are laid out on a plane: the fit takes minutes
+and nobody could tell its regions apart."""
+
 LAYOUT_POINTS = 400
 
 
@@ -235,7 +239,8 @@ def _maps(
     similar = closest_pairs(mean_distances(subspaces), names, 3)
     few = sorted({names.index(name) for pair in similar for name in (pair.first, pair.second)})
     maps = []
-    for classes in (list(range(len(names))), few):
+    every = list(range(len(names))) if len(names) <= MAPPED_CLASSES else []
+    for classes in (every, few):
         if len(classes) < 3 or not set(classes) <= set(fit.labels.tolist()):
             continue
         found = fit_decision_map(
