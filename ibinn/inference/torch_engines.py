@@ -51,9 +51,9 @@ def make_compiled(network: InvertibleNetwork) -> Callable[[Tensor], Observed]:
     """
     device = _device(network)
     folded = _folded(network, _public, None).requires_grad_(False)
-    compiled = torch.compile(folded, dynamic=None, options={"freezing": device.type == "cpu"})
+    compiled = torch.compile(folded, dynamic=True, options={"freezing": device.type == "cpu"})
     observe = _observe(compiled, device)
-    for batch in (1, 2, 3):
+    for batch in (1, 2):
         observe(torch.zeros(batch, *network.input_shape, device=device))
     return observe
 

@@ -98,9 +98,10 @@ def test_a_form_gives_what_the_network_gives(name: str, engine: Engine) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # of torch's compiler itself
 def test_the_compiled_form_gives_what_the_network_gives_for_any_batch() -> None:
     # About a minute on two cores: torch compiles for one image and for several.
-    network = network_of("ib-inn-50")
+    network = network_of("small")
     made = inference.make(network, "compile")
     for count in (1, 2, 5):
         x = images(network, count)
