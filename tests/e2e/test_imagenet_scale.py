@@ -52,7 +52,7 @@ TINY = Case(
     settings=(
         # Muon's orthogonalisation costs a CPU more than the batch does.
         *("optimizer.name=adamw", "optimizer.learning_rate=0.001"),
-        *("max_steps=50", "batch_size=8", "reestimate_images=64"),
+        *("max_steps=50", "batch_size=4", "reestimate_images=64"),
         *("split.validation=0.01", "split.calibration_a=0.05", "split.calibration_b=0.05"),
     ),
     dims=3 * 64**2,
@@ -109,7 +109,7 @@ def trained(
     before = time.monotonic()
     done = run(
         *("ibinn-train", "fit", "--recipe", case.recipe, "--data", folder / "data"),
-        *("--out", folder / "run", "--accelerator", "cpu", "--ood-count", 10),
+        *("--out", folder / "run", "--accelerator", "cpu", "--ood-count", 5),
         *("--ood-data", tiny_imagenet_dir.parent, "--set", "alpha=0.05"),
         *(part for setting in settings for part in ("--set", setting)),
     )
