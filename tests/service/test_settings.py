@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from ibinn.errors import ConfigError
-from service.settings import PREFIX, load
+from service.settings import PREFIX, Settings, load
 
 
 @pytest.fixture(autouse=True)
@@ -77,3 +78,9 @@ def test_file_that_is_not_there_or_not_toml_is_named(tmp_path: Path) -> None:
 def test_grpc_takes_messages_over_the_image_limit_so_that_our_error_names_it() -> None:
     settings = load({"max_image_bytes": 1000})
     assert settings.max_message_bytes > 2 * 1000
+
+
+def test_the_engines_are_those_of_the_library() -> None:
+    from ibinn.inference import ENGINES  # imports torch, which settings do without
+
+    assert get_args(Settings.model_fields["engine"].annotation) == ENGINES
