@@ -19,9 +19,10 @@ CONFIGS = {
 }
 
 
-@pytest.fixture(params=CONFIGS.values(), ids=CONFIGS.keys())
+@pytest.fixture(params=list(CONFIGS))
 def mixture(request: pytest.FixtureRequest) -> GaussianMixture:
-    return random_mixture(CLASSES, DIMS, request.param).requires_grad_(requires_grad=False)
+    made: GaussianMixture = random_mixture(CLASSES, DIMS, CONFIGS[request.param])
+    return made.requires_grad_(requires_grad=False)
 
 
 @pytest.fixture
@@ -29,13 +30,15 @@ def z() -> Tensor:
     return torch.randn(3, DIMS).double()
 
 
-def test_products_and_gram_are_those_of_the_dense_means(mixture: GaussianMixture, z: Tensor):
+def test_products_and_gram_are_those_of_the_dense_means(
+    mixture: GaussianMixture, z: Tensor
+) -> None:
     means, dense = mixture.latent_means(), wide_means(mixture)
     torch.testing.assert_close(means.products(z), z @ dense.T, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(means.gram(), dense @ dense.T, rtol=1e-12, atol=1e-12)
 
 
-def test_rows_are_the_means_of_the_classes(mixture: GaussianMixture):
+def test_rows_are_the_means_of_the_classes(mixture: GaussianMixture) -> None:
     labels = torch.tensor([3, 0, 3])
     expected = mixture.dense_means()[labels]
     torch.testing.assert_close(mixture.latent_means()[labels], expected)
@@ -46,7 +49,7 @@ def test_rows_are_the_means_of_the_classes(mixture: GaussianMixture):
 @pytest.mark.parametrize("dims", [DIMS, 1024 + FULL, 100])
 def test_a_large_basis_is_not_copied_and_its_products_are_exact_to_a_millionth(
     monkeypatch: pytest.MonkeyPatch, dims: int
-):
+) -> None:
     mixture = random_mixture(CLASSES, dims, CONFIGS["low rank beside full"])
     codes = 5.0 * torch.randn(4, dims)
     monkeypatch.setattr(latent_means, "EXACT_ENTRIES", 0)
@@ -62,7 +65,7 @@ def test_a_large_basis_is_not_copied_and_its_products_are_exact_to_a_millionth(
     torch.testing.assert_close(means.gram(), dense @ dense.T, rtol=1e-12, atol=1e-12)
 
 
-def test_means_follow_no_later_change_of_a_model_in_float32():
+def test_means_follow_no_later_change_of_a_model_in_float32() -> None:
     mixture = random_mixture(CLASSES, DIMS, MixtureConfig())
     before = mixture.latent_means()
     products = before.products(torch.ones(1, DIMS).double())
@@ -71,7 +74,7 @@ def test_means_follow_no_later_change_of_a_model_in_float32():
     assert torch.equal(before.products(torch.ones(1, DIMS).double()), products)
 
 
-def test_the_whitening_is_the_root_of_the_pseudo_inverse(mixture: GaussianMixture):
+def test_the_whitening_is_the_root_of_the_pseudo_inverse(mixture: GaussianMixture) -> None:
     subspaces = Subspaces.of(mixture)
     torch.testing.assert_close(
         subspaces.whitening @ subspaces.whitening, subspaces.gram_pinv, rtol=1e-9, atol=1e-12
@@ -82,7 +85,7 @@ def test_the_whitening_is_the_root_of_the_pseudo_inverse(mixture: GaussianMixtur
 
 def test_a_thousand_classes_of_an_imagenet_network_make_no_dense_array(
     monkeypatch: pytest.MonkeyPatch,
-):
+) -> None:
     def refuse(*_: object) -> Tensor:
         raise AssertionError("means are multiplied out")
 

@@ -80,7 +80,7 @@ def test_values_that_only_add_up_to_infinity_are_finite(tmp_path: Path) -> None:
 def test_channels_last_is_the_layout_that_torch_gives() -> None:
     ours, torchs = (random_classifier(CONFIGS["ib-inn-50"]) for _ in range(2))
     weights.use_channels_last(ours)
-    torchs.to(memory_format=torch.channels_last)
+    torchs.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for name, value in torchs.named_parameters():
         found = ours.get_parameter(name)
         assert found.is_contiguous(memory_format=torch.channels_last) or found.dim() != 4, name
@@ -98,6 +98,7 @@ def test_an_unfilled_module_has_shapes_and_no_content() -> None:
     assert layer.weight.is_meta
     assert layer.weight.shape == (4, 3, 3, 3)
     assert all(parameter.is_meta for parameter in mixture.parameters())
+    assert norm.running_mean is not None
     assert torch.equal(norm.running_mean, torch.zeros(4))
     assert not drawn.is_meta
     assert not nn.Linear(2, 2).weight.is_meta
