@@ -134,7 +134,7 @@ def test_a_section_that_fails_leaves_the_others_and_late_ones_do_not_begin(tmp_p
     found = Figures()
     shown = io.StringIO()
     console = Console(width=200, file=shown)
-    work = bench.Work(seconds=1.0, quick=True, compiled=False, folder=tmp_path)
+    work = bench.Work(seconds=1.0, quick=True, compiled="none", folder=tmp_path)
     assert bench._run((bad, good), work, found, console, limit_s=60.0) == (["bad"], [])
     assert list(found) == list(MADE_UP)
     assert "no such thing" in shown.getvalue()

@@ -11,6 +11,7 @@ import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -83,7 +84,7 @@ def measure(
     network: InvertibleNetwork,
     *,
     seconds: float,
-    compiled: bool,
+    compiled: Literal["none", "theirs", "all"],
     told: Told,
     batches: Sequence[int] = BATCHES,
 ) -> list[Figure]:
@@ -92,11 +93,11 @@ def measure(
     Args:
         network: IB-INN-50 in evaluation mode.
         seconds: For each of the two passes over the forms, at each batch size.
-        compiled: Whether to try the compiler too, which takes minutes.
+        compiled: Which networks the compiler gets.
         told: Hears what is being done.
         batches: Images per call.
     """
-    ours = our_forms(network, compiled=compiled, told=told)
+    ours = our_forms(network, compiled=compiled == "all", told=told)
     figures = [
         Figure(name="cpu.fast.engine", value=ours[FAST].engine, how="what auto chose here"),
         *(
@@ -110,10 +111,8 @@ def measure(
             if form.engine != "plain"
         ),
     ]
-    theirs = []
     told("ResNet-50 in each form")
-    for form in resnet50.forms(resnet50.network(), batches=batches, compiled=compiled):
-        theirs.append(form)
+    theirs = list(resnet50.forms(resnet50.network(), batches=batches, compiled=compiled != "none"))
     for batch in batches:
         figures += _at_batch(ours, theirs, batch, seconds=seconds, told=told)
     return figures

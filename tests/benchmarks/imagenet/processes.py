@@ -51,18 +51,19 @@ def measure(folder: Path, name: str, *, engines: Sequence[str], times: int) -> l
         folder: The bundle.
         name: Of the model in the figures.
         engines: The first is what a server takes; its memory is held against the bound.
-        times: Children for each engine.
+        times: Children for the first engine; the others get one.
     """
     figures = []
     for engine in engines:
         with tempfile.NamedTemporaryFile(suffix=".jpg") as file:
             file.write(material.photographs()[0])
             file.flush()
-            lives = [life(folder, Path(file.name), engine) for _ in range(times)]
+            count = times if engine == engines[0] else 1
+            lives = [life(folder, Path(file.name), engine) for _ in range(count)]
         first = lives[0]
         above = Spread.of([one.peak_mb - one.idle_mb for one in lives])
         mark = "" if engine == engines[0] else f".{engine}"
-        of = f"{times} children, engine {first.engine}"
+        of = f"{count} children, engine {first.engine}"
         figures += [
             Figure.of(
                 f"memory.{name}{mark}.request_mb",
