@@ -6,9 +6,11 @@ chooses.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -114,16 +116,18 @@ class _Graph:
     def _half(self, half: Half, x: ov.Output, changed: ov.Output) -> ov.Output:
         for layer in half.trunk:
             x = _affine(layer, x) if isinstance(layer, Affine) else _convolution(layer, x)
-        u = _convolution(half.log_scale, x)
-        if half.bound == "atan":
-            u = ops.atan(u).output(0)
+        # One convolution for both: the map, the largest of the subnetwork, is read once.
+        both = _convolution(_joined(half.log_scale, half.shift), x)
+        count = len(half.shift.weight)
+        split = ops.variadic_split(both, np.int64(1), np.array([count, count]))
+        u = ops.tanh(split.output(0)) if half.bound == "tanh" else ops.atan(split.output(0))
         log_scale = ops.multiply(u, np.float32(half.amplitude))
         total = ops.reshape(ops.reduce_sum(log_scale, _IMAGE), np.array([self.batch, 1]), False)
         self.log_det = ops.add(self.log_det, total).output(0)
         if half.log_gain is not None:
             log_scale = ops.add(log_scale, _per_channel(half.log_gain))
         scaled = ops.multiply(changed, ops.exp(log_scale))
-        return ops.add(scaled, _convolution(half.shift, x)).output(0)
+        return ops.add(scaled, split.output(1)).output(0)
 
 
 def _affine(step: Affine, x: ov.Output) -> ov.Output:
@@ -142,6 +146,20 @@ def _convolution(layer: Convolution, x: ov.Output) -> ov.Output:
     elif layer.activation == "tanh":
         y = ops.tanh(y)
     return y.output(0)
+
+
+def _joined(first: Convolution, second: Convolution) -> Convolution:
+    """Two convolutions of one map, their outputs one after the other, before any activation."""
+    biases = [
+        torch.zeros_like(layer.weight[:, 0, 0, 0]) if layer.bias is None else layer.bias
+        for layer in (first, second)
+    ]
+    return dataclasses.replace(
+        first,
+        weight=torch.cat((first.weight, second.weight)),
+        bias=torch.cat(biases),
+        activation="none",
+    )
 
 
 def _array(tensor: Tensor) -> NDArray[np.float32]:
