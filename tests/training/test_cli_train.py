@@ -69,7 +69,7 @@ def test_an_unknown_recipe_and_key_are_named(data: Path, tmp_path: Path) -> None
     line = refused("fit", "--recipe=nothing", f"--data={data}", f"--out={tmp_path / 'run'}")
     assert "recipe is 'nothing'; there are: digits, cifar10-small" in line
     line = refused(*fit(data, tmp_path / "run", "--set", "epohcs=3"))
-    assert "unknown key 'epohcs'; there are: alpha" in line
+    assert "unknown key 'epohcs'; there are: accumulate, alpha" in line
     line = refused(*fit(data, tmp_path / "run", "--set", "epochs=few"))
     assert "epochs is 'few'" in line
     assert not (tmp_path / "run").exists()
