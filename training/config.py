@@ -142,7 +142,8 @@ class FitConfig:
             ``local`` (each process its own: less communication).
         memory: What the backward pass finds: ``store`` (all activations), ``checkpoint`` (the
             input of each block, whose activations are computed again) or ``invert`` (the output
-            of each stage, from which inputs are computed through the inverse).
+            of each stage, from which inputs are computed through the inverse). Only ``store`` is
+            compiled.
         bf16_subnetworks: Whether subnetworks compute in bfloat16 while training; all flow
             arithmetic stays in float32.
         compile: Whether the step is compiled (needs a C++ compiler on CPU).

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ibinn.classifier import GenerativeClassifier
 from ibinn.errors import NonFiniteLossError
-from ibinn.flow.recomputation import Memory, RoundTrip, subnetworks, transform, uncounted
+from ibinn.flow.recomputation import Memory, RoundTrip, transform, uncounted
 from ibinn.images import Preprocessing
 from ibinn.objective import LossTerms, class_nll, information_bottleneck, soft_targets
 from training.config import FitConfig, ObjectiveKind
@@ -29,9 +29,6 @@ from training.placed import noise, step_seed
 SOUND = 1e-4
 """Largest error of an inverse, relative to what it should give, that a gradient may rest on: up to
 there, gradients were within 1 % of those of stored activations."""
-
-_COMPILED_VARIANTS = 64
-"""Shapes that a subnetwork may be compiled for; a network has about ten kinds of them."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -70,15 +67,17 @@ class Objective(nn.Module):
 
 
 def compiled(objective: Objective) -> nn.Module:
-    """The objective, compiled: as a whole, or where activations are computed again, the
-    subnetworks one by one, so that the recomputation around them stays as it is."""
+    """The objective, compiled; as it is where activations are computed again.
+
+    A compiled subnetwork may keep other tensors when it runs again than when it ran first, which
+    recomputation cannot take.
+    """
     if objective.memory == "store":
         return cast(nn.Module, torch.compile(objective))
-    from torch._dynamo import config  # takes seconds to import
-
-    config.recompile_limit = _COMPILED_VARIANTS
-    for subnetwork in subnetworks(objective.model.network):
-        subnetwork.compile()
+    _LOG.warning(
+        "compile is true and memory %s: steps that compute activations again are not compiled",
+        objective.memory,
+    )
     return objective
 
 
