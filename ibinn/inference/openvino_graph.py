@@ -28,6 +28,10 @@ from ibinn.inference.plan import (
     Step,
 )
 
+JOINED = 128
+"""Most channels for which one convolution gives log-scale and shift: alone, so few would use the
+processor's registers badly; for more, it would only take memory."""
+
 _PIXELS, _IMAGE = np.array([2, 3]), np.array([1, 2, 3])
 
 
@@ -116,18 +120,25 @@ class _Graph:
     def _half(self, half: Half, x: ov.Output, changed: ov.Output) -> ov.Output:
         for layer in half.trunk:
             x = _affine(layer, x) if isinstance(layer, Affine) else _convolution(layer, x)
-        # One convolution for both: the map, the largest of the subnetwork, is read once.
-        both = _convolution(_joined(half.log_scale, half.shift), x)
-        count = len(half.shift.weight)
-        split = ops.variadic_split(both, np.int64(1), np.array([count, count]))
-        u = ops.tanh(split.output(0)) if half.bound == "tanh" else ops.atan(split.output(0))
+        raw, shift = self._outputs(half, x)
+        u = ops.tanh(raw) if half.bound == "tanh" else ops.atan(raw)
         log_scale = ops.multiply(u, np.float32(half.amplitude))
         total = ops.reshape(ops.reduce_sum(log_scale, _IMAGE), np.array([self.batch, 1]), False)
         self.log_det = ops.add(self.log_det, total).output(0)
         if half.log_gain is not None:
             log_scale = ops.add(log_scale, _per_channel(half.log_gain))
         scaled = ops.multiply(changed, ops.exp(log_scale))
-        return ops.add(scaled, split.output(1)).output(0)
+        return ops.add(scaled, shift).output(0)
+
+    def _outputs(self, half: Half, x: ov.Output) -> tuple[ov.Output, ov.Output]:
+        """What the clamp takes, and the shift."""
+        count = len(half.shift.weight)
+        if count > JOINED:
+            raw = dataclasses.replace(half.log_scale, activation="none")
+            return _convolution(raw, x), _convolution(half.shift, x)
+        both = _convolution(_joined(half.log_scale, half.shift), x)
+        split = ops.variadic_split(both, np.int64(1), np.array([count, count]))
+        return split.output(0), split.output(1)
 
 
 def _affine(step: Affine, x: ov.Output) -> ov.Output:
