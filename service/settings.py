@@ -39,7 +39,7 @@ class Settings(BaseSettings):
         description="Policy file that decides what to do with every answer; none: no decision.",
     )
     device: str = Field("cpu", description="Where the network runs, such as cpu or cuda.")
-    engine: Literal["auto", "plain", "folded", "compile", "openvino"] = Field(
+    engine: Literal["auto", "plain", "folded", "openvino"] = Field(
         "auto",
         description="What computes the forward pass; auto: the fastest dependable one there is, "
         "plain: the network as it was trained.",

@@ -20,7 +20,7 @@ from ibinn.errors import ConfigError
 from ibinn.flow.base import InvertibleNetwork, Observed
 from ibinn.inference.batches import batch_sizes
 
-Engine = Literal["auto", "plain", "folded", "compile", "openvino"]
+Engine = Literal["auto", "plain", "folded", "openvino"]
 
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 """Every engine by name; ``auto`` chooses."""
@@ -119,7 +119,7 @@ def _maker(engine: Engine) -> Callable[[InvertibleNetwork], Callable[[Tensor], O
         return openvino_engine.make_observe
     from ibinn.inference import torch_engines
 
-    return torch_engines.make_compiled if engine == "compile" else torch_engines.make_folded
+    return torch_engines.make_folded
 
 
 def _check(got: Observed, expected: Observed, engine: Engine) -> None:

@@ -42,22 +42,6 @@ def make_folded(network: InvertibleNetwork) -> Callable[[Tensor], Observed]:
     return _observe(folded, device)
 
 
-def make_compiled(network: InvertibleNetwork) -> Callable[[Tensor], Observed]:
-    """Compiled by torch for the device, once for one image and once for any other number.
-
-    Raises:
-        ConfigError: A layer is of a kind that the folded forms do not know.
-        RuntimeError: There is no C++ compiler, or torch's compiler refuses.
-    """
-    device = _device(network)
-    folded = _folded(network, _public, None).requires_grad_(False)
-    compiled = torch.compile(folded, dynamic=True, options={"freezing": device.type == "cpu"})
-    observe = _observe(compiled, device)
-    for batch in (1, 2):
-        observe(torch.zeros(batch, *network.input_shape, device=device))
-    return observe
-
-
 def _observe(
     folded: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]], device: torch.device
 ) -> Callable[[Tensor], Observed]:

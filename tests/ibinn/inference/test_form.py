@@ -97,17 +97,6 @@ def test_a_form_gives_what_the_network_gives(name: str, engine: Engine) -> None:
     assert_same(made.observe(x), observed(network, x))
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # of torch's compiler itself
-def test_the_compiled_form_gives_what_the_network_gives_for_any_batch() -> None:
-    # About a minute on two cores: torch compiles for one image and for several.
-    network = network_of("small")
-    made = inference.make(network, "compile")
-    for count in (1, 2, 5):
-        x = images(network, count)
-        assert_same(made.observe(x), observed(network, x))
-
-
 @pytest.mark.gpu
 def test_the_folded_form_is_the_network_s_on_an_accelerator() -> None:
     network = network_of("ib-inn-50").cuda()
@@ -275,4 +264,4 @@ def test_batches_are_made_up_of_the_sizes_there_are() -> None:
 
 
 def test_every_engine_is_listed() -> None:
-    assert form.ENGINES == ("auto", "plain", "folded", "compile", "openvino")
+    assert form.ENGINES == ("auto", "plain", "folded", "openvino")
