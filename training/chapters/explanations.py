@@ -54,6 +54,8 @@ PATHS = 12
 """Single images whose way is drawn."""
 TRAJECTORY_IMAGES = 100
 FIELD_IMAGES = 24
+FIELD_CHANNELS = 192
+"""A backward pass each: all 3072 channels of IB-INN-50 would take hours."""
 MAPPED_CLASSES = 50
 """With more classes, only the most similar ones are laid out on a plane: the fit takes minutes
 and nobody could tell its regions apart."""
@@ -310,4 +312,4 @@ def _field(material: Material) -> ReceptiveField | None:
         material.progress("receptive field", 0, len(some))
     pixels = np.stack([steps.finish(steps.fit_size(test.load(index))) for index in some])
     x = steps.to_tensor(torch.from_numpy(pixels).to(classifier.device))
-    return receptive_field(classifier.network, x)
+    return receptive_field(classifier.network, x, most_channels=FIELD_CHANNELS)
