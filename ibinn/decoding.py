@@ -189,7 +189,8 @@ def _decoded(data: bytes, limits: Limits, *, reduce: int) -> tuple[Pixels, str, 
             _check_size(*image.size, limits)
             _check_scans(data, name)
             if reduce > 1:
-                image.draft(None, tuple(max(1, side // reduce) for side in image.size))
+                width, height = image.size
+                image.draft(None, (max(1, width // reduce), max(1, height // reduce)))
             notes = ["first frame of an animation"] if _is_animated(image) else []
             pixels, more = _upright_rgb(image)
     except ImageError:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from ibinn.errors import DataError
-from training.folders import ImageFile, Progress, scan_files, unreadable_message
+from training.folders import ImageFile, scan_files, unreadable_message
 from training.image_set import DataSource, ImageSet
+from training.scan import Progress
 
 
 def cifar_root(folder: Path) -> tuple[Path, int] | None:
