@@ -14,7 +14,7 @@ from torch import Tensor
 from ibinn.flow.base import ACTIVATION_FLOOR, InvertibleNetwork, Observed
 from ibinn.inference.batches import batch_sizes, in_batches
 from ibinn.inference.openvino_graph import graph_of
-from ibinn.inference.openvino_module import ov
+from ibinn.inference.openvino_module import core, ov
 from ibinn.inference.planning import stages_of
 
 
@@ -49,7 +49,7 @@ def make_observe(network: InvertibleNetwork) -> Callable[[Tensor], Observed]:
 def request_of(network: InvertibleNetwork, batch: int) -> ov.InferRequest:
     """A pass of so many images, compiled."""
     graph = graph_of(stages_of(network), batch=batch, input_shape=network.input_shape)
-    compiled = ov.Core().compile_model(
+    compiled = core().compile_model(
         graph,
         "CPU",
         {

@@ -7,8 +7,10 @@ telemetry package. A service that is asked about private images reports to nobod
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 TELEMETRY = "openvino_telemetry"
 
@@ -30,4 +32,19 @@ with _hidden(TELEMETRY):
     import openvino as ov
     from openvino import opset13 as ops
 
-__all__ = ["ops", "ov"]
+__all__ = ["core", "ops", "ov"]
+
+
+@cache
+def core() -> ov.Core:
+    """The one core of this process, with its plugin for the processor loaded.
+
+    A plugin gives the thread that loads it a signal stack of its own, and when it is unloaded puts
+    back the one before, which may be gone by then: the next signal would end the process. So it is
+    loaded in a thread that ends at once, and stays loaded.
+    """
+    made = ov.Core()
+    loading = threading.Thread(target=made.get_property, args=("CPU", "FULL_DEVICE_NAME"))
+    loading.start()
+    loading.join()
+    return made

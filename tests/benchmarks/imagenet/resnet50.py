@@ -214,7 +214,7 @@ class _Packed:
 
 
 def _openvino(weights: Residual, batches: Sequence[int]) -> Form:
-    from ibinn.inference.openvino_module import ops, ov
+    from ibinn.inference.openvino_module import core, ops, ov
 
     start = time.perf_counter()
     settings = {
@@ -227,7 +227,7 @@ def _openvino(weights: Residual, batches: Sequence[int]) -> Form:
         image = ops.parameter([batch, 3, SIDE, SIDE], np.float32)
         logits = emit(_OpenVino(ops), image, weights)
         graph = ov.Model([ops.result(logits)], [image])
-        requests[batch] = ov.Core().compile_model(graph, "CPU", settings).create_infer_request()
+        requests[batch] = core().compile_model(graph, "CPU", settings).create_infer_request()
 
     def infer(pixels: Any) -> Any:
         request = requests[len(pixels)]

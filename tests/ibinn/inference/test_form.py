@@ -265,3 +265,25 @@ def test_batches_are_made_up_of_the_sizes_there_are() -> None:
 
 def test_every_engine_is_listed() -> None:
     assert form.ENGINES == ("auto", "plain", "folded", "openvino")
+
+
+def test_a_signal_finds_a_stack_after_forms_are_gone():
+    """OpenVINO's plugin gives threads signal stacks and takes them away."""
+    program = (
+        "import faulthandler, gc, os, signal\n"
+        "faulthandler.enable()  # has a signal stack of its own\n"
+        "from ibinn.flow import SmallConfig\n"
+        "from ibinn.inference import make\n"
+        "heard = []\n"
+        "signal.signal(signal.SIGTERM, lambda *_: heard.append(1))\n"
+        "network = SmallConfig(side=8, widths=(4,), blocks=(1,)).build().eval()\n"
+        "forms = [make(network, 'openvino') for _ in range(3)]\n"
+        "while forms:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    forms.pop(0)\n"
+        "    gc.collect()\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "assert len(heard) == 6, heard\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
