@@ -87,7 +87,9 @@ def test_bars_have_exactly_one_end() -> None:
     assert all((bar.most is None) is not (bar.least is None) for bar in BARS.values())
 
 
-@pytest.mark.parametrize(("count", "rank"), [(1, 0), (5, 0), (6, 0), (8, 0), (9, 1), (20, 5)])
+@pytest.mark.parametrize(
+    ("count", "rank"), [(1, 0), (5, 0), (6, 0), (8, 0), (9, 1), (20, 5), (3000, 1445)]
+)
 def test_the_interval_of_a_median_has_the_ranks_of_the_binomial_law(count: int, rank: int) -> None:
     assert lower_rank(count) == rank
     values = [float(value) for value in range(count)]

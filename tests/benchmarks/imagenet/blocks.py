@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+from scipy.stats import binom
 
 Step = Callable[[], object]
 Clock = Callable[[], float]
@@ -54,10 +55,8 @@ def lower_rank(count: int) -> int:
 
     Of the ordered values, numbers r and count - 1 - r (from 0) then hold the median with 95 %.
     """
-    below, rank = 0.5**count, 0
-    while (below := below + math.comb(count, rank + 1) * 0.5**count) <= 0.025:
-        rank += 1
-    return rank
+    first_above = int(binom.ppf(0.025, count, 0.5))  # the smallest r with at least 2.5 %
+    return max(0, first_above - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
