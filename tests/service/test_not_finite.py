@@ -73,7 +73,7 @@ async def test_class_means_that_break_in_use_are_never_not_flagged(
 ) -> None:
     # Parameter and the copy that was made of it when the model was loaded.
     break_weight(classifier, -1, math.nan)
-    classifier._subspaces.means[0][0, 0] = math.nan
+    classifier._subspaces.means.wide[0, 0] = math.nan
     for answer in await ask(classifier):
         assert answer.verdict is Verdict.NOT_ASSESSED
 
