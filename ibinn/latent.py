@@ -92,7 +92,10 @@ class GaussianMixture(nn.Module):
             self.means = _normal(classes, full_dims, std=scale, generator=generator)
         if config.rank is not None:
             rest = dims - full_dims
-            self.mean_weights = _normal(classes, config.rank, std=1e-2, generator=generator)
+            # Where there are full means as well, these begin as good as zero.
+            apart = config.initial_distance / math.sqrt(2.0 * config.rank)
+            std = 1e-2 if full_dims else apart
+            self.mean_weights = _normal(classes, config.rank, std=std, generator=generator)
             self.mean_basis = _normal(
                 config.rank, rest, std=1.0 / math.sqrt(max(rest, 1)), generator=generator
             )

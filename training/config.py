@@ -147,7 +147,7 @@ class FitConfig:
         bf16_subnetworks: Whether subnetworks compute in bfloat16 while training; all flow
             arithmetic stays in float32.
         compile: Whether the step is compiled (needs a C++ compiler on CPU).
-        workers: Threads that prepare batches.
+        workers: Processes that prepare batches.
         checkpoint_every_s: Seconds between checkpoints, which come with the next point of the
             curves (also one at every epoch's end).
         checkpoint_every_steps: Steps between checkpoints, wherever between two points of the

@@ -112,10 +112,16 @@ def test_fixed_weights_are_uniform_and_not_learned():
     torch.testing.assert_close(mixture.log_weights, torch.full((4,), -math.log(4)))
 
 
-def test_means_start_at_the_distance_asked_for():
-    mixture = GaussianMixture(10, 3072, MixtureConfig(initial_distance=7.0))
-    distances = torch.pdist(mixture.means)
-    assert distances.mean().item() == pytest.approx(7.0, rel=0.02)
+@pytest.mark.parametrize(
+    "shape",
+    [{}, {"rank": 64, "class_dims": 768}, {"rank": 256}],
+    ids=["full", "low rank beside full", "low rank alone"],
+)
+def test_means_start_at_the_distance_asked_for(shape):
+    config = MixtureConfig(initial_distance=7.0, **shape)
+    mixture = GaussianMixture(10, 3072, config, generator=torch.Generator().manual_seed(2))
+    distances = torch.pdist(mixture.dense_means().detach())
+    assert distances.mean().item() == pytest.approx(7.0, rel=0.03)
 
 
 def dependent_means() -> dict[str, torch.Tensor]:
