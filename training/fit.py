@@ -45,10 +45,12 @@ class Hardware:
         """A launched Fabric; under torchrun it joins the processes that are there.
 
         Raises:
-            ConfigError: There is no such accelerator, or not as many devices.
+            ConfigError: There is no such accelerator, or not as many devices, or torchrun was
+                started so that processes that it starts again would not find each other.
         """
         devices, nodes = self.devices, 1
         if is_torchelastic_launched():
+            _check_restarts()
             devices = int(os.environ["LOCAL_WORLD_SIZE"])
             nodes = int(os.environ["WORLD_SIZE"]) // devices
             if self.devices not in (1, devices):
@@ -66,6 +68,22 @@ class Hardware:
             ) from error
         fabric.launch()
         return fabric
+
+
+def _check_restarts() -> None:
+    """Refuses a torchrun whose restarts would now and then fail.
+
+    Raises:
+        ConfigError: It may start processes again and keeps one store for all attempts: there they
+            would find the addresses of processes that are gone.
+    """
+    restarts = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")
+    if restarts != "0" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        raise ConfigError(
+            f"torchrun may start processes again (--max-restarts={restarts}) and shares one store "
+            "between all attempts, in which new processes find the addresses of dead ones; set "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in the environment of torchrun"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

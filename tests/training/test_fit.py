@@ -133,3 +133,11 @@ def test_of_many_processes_only_the_first_writes_the_folder(folder: Path, tmp_pa
     second = prepare(small_config(), str(folder), out, write=False)
     assert second.split_digest == first.split_digest
     assert not list(out.iterdir())
+
+
+def test_restarts_that_would_find_dead_processes_are_refused(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "2")
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    with pytest.raises(ConfigError, match="set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"):
+        Hardware(accelerator="cpu").fabric()
