@@ -32,7 +32,7 @@ from service.records.ledger import Ledger
 from tests.deployment.monitoring import prometheus
 from tests.deployment.monitoring.files import dashboards, panels
 from tests.deployment.monitoring.prometheus import PATIENCE_S, SCRAPE_S, Prometheus
-from tests.faults.server import ServerProcess, real_server
+from tests.faults.server import ServerProcess, eventually, real_server
 
 pytestmark = [
     pytest.mark.slow,
@@ -103,6 +103,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory, embedded_bundle: Path) -> 
         assert reader.comes(
             'sum(model:ibinn_expected_images{window="5m"})', lambda found: found > 0
         )
+        # The stated error is of use once several samples were taken.
+        seen = f'ibinn_labelled_total{{model="{model}"}}'
+        assert eventually(lambda: reader.seen_s(seen) >= 6 * SCRAPE_S, within_s=PATIENCE_S)
         # Windows are computed one after the other; all have seen the last label, and then again.
         assert reader.comes(
             f'min(model:ibinn_labels{{model="{model}"}})',
