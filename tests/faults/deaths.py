@@ -94,8 +94,7 @@ class WorkerDeathResult:
         return broken(
             (names <= {"UNAVAILABLE"}, f"calls were lost with {self.lost}"),
             (self.lost_at_once, "calls were lost that were not in flight at the death"),
-            # One call in flight each, and one more into a connection that is about to close.
-            (sum(self.lost.values()) <= 2 * self.hit, f"{self.hit} callers lost {self.lost}"),
+            (sum(self.lost.values()) <= self.hit, f"{self.hit} callers lost {self.lost}"),
             (0 < self.hit < self.callers, f"{self.hit} of {self.callers} callers were hit"),
             (self.answered_after > 0, "the other workers answered nothing"),
             (self.back_s <= _BACK_S, f"a new worker served after {self.back_s:.1f} s"),
