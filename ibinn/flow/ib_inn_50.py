@@ -21,7 +21,7 @@ from ibinn.flow.downsampling import DownsamplingCoupling, HaarDownsampling
 from ibinn.flow.mixing import ChannelPermutation, SoftplusActNorm
 from ibinn.flow.observed import observed_ends
 from ibinn.flow.pooling import DctPooling, Normalization
-from ibinn.flow.subnetworks import bottleneck, entry_plain, entry_strided, pointwise
+from ibinn.flow.subnetworks import bottleneck, convolutional, entry_plain, pointwise
 
 HAAR_FACTOR = 0.5
 """Scale of the Haar coefficients (the released code's rebalance)."""
@@ -101,7 +101,9 @@ class IbInn50Config:
             ends.append((len(stages) - 1, len(stages[-1][1]) - 1, channels))
 
         entry: list[FlowLayer] = [
-            self._between(channels, entry_strided(self.width), entry_plain(self.width))
+            self._between(
+                channels, convolutional(self.width, stride=2, eps=1e-5), entry_plain(self.width)
+            )
         ]
         channels, side = 4 * channels, side // 2
         entry += mixer.layers(channels)

@@ -21,7 +21,12 @@ def _zeroed(layer: nn.Conv2d | nn.Linear) -> nn.Module:
 
 
 def convolutional(
-    width: int, *, stride: int = 1, leading_relu: bool = False, dropout: float = 0.0
+    width: int,
+    *,
+    stride: int = 1,
+    leading_relu: bool = False,
+    dropout: float = 0.0,
+    eps: float = 1e-4,
 ) -> SubnetworkFactory:
     """[ReLU,] 3x3, BN, ReLU, 3x3, BN, ReLU, 1x1 (section C.1.1).
 
@@ -30,16 +35,17 @@ def convolutional(
         stride: Stride of the second convolution.
         leading_relu: Whether a ReLU comes first.
         dropout: Probability with which a channel is dropped before the last layer.
+        eps: Added to the variances by the batch norms.
     """
 
     def make(channels_in: int, channels_out: int) -> nn.Module:
         layers: list[nn.Module] = [nn.ReLU()] if leading_relu else []
         layers += [
             nn.Conv2d(channels_in, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width, eps=1e-4),
+            nn.BatchNorm2d(width, eps=eps),
             nn.ReLU(inplace=True),
             nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False),
-            nn.BatchNorm2d(width, eps=1e-4),
+            nn.BatchNorm2d(width, eps=eps),
             nn.ReLU(inplace=True),
         ]
         if dropout:
@@ -74,27 +80,6 @@ def bottleneck(width: int, *, stride: int = 1) -> SubnetworkFactory:
             nn.BatchNorm2d(4 * width),
             nn.ReLU(inplace=True),
             _zeroed(nn.Conv2d(4 * width, channels_out, 1)),
-        )
-
-    return make
-
-
-def entry_strided(width: int) -> SubnetworkFactory:
-    """3x3, BN, ReLU, 3x3 of stride 2, BN, ReLU, 1x1 with bias: sees the image's pixels.
-
-    Args:
-        width: Channels inside.
-    """
-
-    def make(channels_in: int, channels_out: int) -> nn.Module:
-        return nn.Sequential(
-            nn.Conv2d(channels_in, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(width, width, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-            _zeroed(nn.Conv2d(width, channels_out, 1)),
         )
 
     return make
