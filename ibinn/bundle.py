@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as deserialized_arrays
 from safetensors.numpy import save as serialized_arrays
 
-from ibinn import __version__, manifest, reference, weights
+from ibinn import __version__, manifest, paged, reference, weights
 from ibinn.assessment import COMBINED, Significance
 from ibinn.classifier import GenerativeClassifier
 from ibinn.errors import BundleFormatError, ConfigError
@@ -37,11 +37,15 @@ from ibinn.types import Group, ModelInfo, TestInfo, TestKind, Versions
 from ibinn.weights import WEIGHTS
 
 if TYPE_CHECKING:
-    from ibinn.inference import Engine
+    from ibinn.inference import Engine, InferenceForm
 
 __all__ = ["Manifest", "embedded_path", "load", "round_subnetworks", "save", "verify"]
 
 REFERENCE = "reference.safetensors"
+
+PAGED_BYTES = 64 << 20
+"""Size of models from which on the weights that an inference form was made from may leave the
+memory."""
 
 
 def load(
@@ -136,11 +140,7 @@ def assemble(
         ) from error
     model.eval().requires_grad_(requires_grad=False)
     preprocessing = Preprocessing(PreprocessingConfig.from_dict(found.preprocessing))
-    form = None
-    if engine != "plain":
-        from ibinn import inference
-
-        form = inference.make(model.network, engine)
+    form = None if engine == "plain" else _form_of(model, engine)
     if form is None or form.engine == "plain":
         weights.use_channels_last(model)
     return TrustedClassifier(
@@ -245,6 +245,20 @@ def _load_reference(
             "test of this version of ibinn; calibrate again"
         )
     return calibration
+
+
+def _form_of(model: GenerativeClassifier, engine: Engine) -> InferenceForm:
+    """The form of a model's network; what it does not need of a large model leaves the memory."""
+    from ibinn import inference
+
+    size = weights.size_of(model)
+    memory = None
+    if size >= PAGED_BYTES and model.mixture.means.device.type == "cpu":
+        memory = paged.room(size)
+    if memory is None:
+        return inference.make(model.network, engine)
+    weights.move_to(memory, model)
+    return inference.make(model.network, engine, memory=memory)
 
 
 def _model_info(

@@ -18,6 +18,7 @@ from ibinn.flow.architectures import from_dict as architecture_from_dict
 from ibinn.images import PreprocessingConfig
 from ibinn.latent import GaussianMixture, MixtureConfig
 from ibinn.manifest import FILE, Manifest
+from ibinn.paged import ALIGNMENT, PagedMemory
 from ibinn.unfilled import Unfilled
 
 WEIGHTS = "weights.safetensors"
@@ -88,6 +89,24 @@ def load(found: Manifest, folder: Path, content: bytearray | None) -> Generative
             "with them assesses nothing; train it again from a checkpoint before they came"
         )
     return model.eval().requires_grad_(requires_grad=False)
+
+
+def move_to(memory: PagedMemory, model: nn.Module) -> None:
+    """Let the tensors of a model on the processor lie in paged memory, not in a file's bytes."""
+    for parameter in model.parameters():
+        parameter.data = torch.from_numpy(memory.store(parameter.detach().numpy()))
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            # A new tensor: with other data a view would go on holding what it was a view into.
+            setattr(module, name, torch.from_numpy(memory.store(buffer.numpy())))
+
+
+def size_of(model: nn.Module) -> int:
+    """Bytes that `move_to` needs."""
+    return sum(
+        -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
+        for tensor in (*model.parameters(), *model.buffers())
+    )
 
 
 @torch.no_grad()

@@ -93,6 +93,9 @@ class ScheduleConfig:
         warmup: Share of all steps with a rising rate, for ``one_cycle``.
         milestones: Shares of all steps after which the rate is divided by ten, for ``step``
             (the restarts of the published ImageNet training).
+        cycles: Times that the schedule is gone through, each in as many steps (warm restarts);
+            shares are then of a cycle's steps.
+        cycle_factor: Factor on the learning rate from each cycle to the next.
         first_steps: Number of steps at the start whose loss is multiplied by `first_factor`:
             an untrained flow's first gradients are far larger than all later ones.
         first_factor: That factor (0.05 for 10 steps in the published ImageNet training).
@@ -101,12 +104,19 @@ class ScheduleConfig:
     name: Literal["one_cycle", "cosine", "step"] = "one_cycle"
     warmup: float = 0.2
     milestones: tuple[float, ...] = (1 / 3, 5 / 9, 7 / 9)
+    cycles: int = 1
+    cycle_factor: float = 1.0
     first_steps: int = 0
     first_factor: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.warmup < 1.0:
             raise ConfigError(f"schedule.warmup is {self.warmup}; expected a number in [0, 1)")
+        if self.cycles < 1 or not 0.0 < self.cycle_factor <= 1.0:
+            raise ConfigError(
+                f"schedule: cycles is {self.cycles} and cycle_factor {self.cycle_factor}; expected "
+                "at least 1 and a number in (0, 1]"
+            )
         if self.first_steps < 0 or not 0.0 < self.first_factor <= 1.0:
             raise ConfigError(
                 f"schedule: first_steps is {self.first_steps} and first_factor "
@@ -336,7 +346,10 @@ def digest(config: FitConfig) -> str:
     # Came later: runs that were started without them keep their digests.
     later: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
         (values["mixture"], {"means": MixtureConfig().means}),
-        (values["schedule"], {"first_steps": 0, "first_factor": 1.0}),
+        (
+            values["schedule"],
+            {"first_steps": 0, "first_factor": 1.0, "cycles": 1, "cycle_factor": 1.0},
+        ),
         (values, {"max_steps": None, "accumulate": 1, "batch_norm": "synchronised"}),
     )
     for section, defaults in later:

@@ -39,8 +39,17 @@ def make_optimizer(model: GenerativeClassifier, config: OptimizerConfig) -> torc
 
 
 def rate_factor(config: ScheduleConfig, step: int, total: int) -> float:
-    """Factor in [0, 1] on the learning rate at a step in [0, total)."""
-    share = step / max(total, 1)
+    """Factor in [0, 1] on the learning rate at a step in [0, total).
+
+    With c = `cycles` and f = `cycle_factor`, step t is in cycle k = ⌊c·t/total⌋ at the share
+    s = c·t/total - k of it, and the factor is f^k times that of one cycle at s.
+    """
+    place = config.cycles * step / max(total, 1)
+    cycle = min(int(place), config.cycles - 1)
+    return config.cycle_factor**cycle * _factor_in_cycle(config, place - cycle)
+
+
+def _factor_in_cycle(config: ScheduleConfig, share: float) -> float:
     if config.name == "step":
         return float(0.1 ** sum(share >= milestone for milestone in config.milestones))
     warmup = config.warmup if config.name == "one_cycle" else 0.0

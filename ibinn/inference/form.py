@@ -19,6 +19,7 @@ from torch import Tensor
 from ibinn.errors import ConfigError
 from ibinn.flow.base import InvertibleNetwork, Observed
 from ibinn.inference.batches import batch_sizes
+from ibinn.paged import PagedMemory, trim
 
 Engine = Literal["auto", "plain", "folded", "openvino"]
 
@@ -50,7 +51,9 @@ class InferenceForm:
     observe: Callable[[Tensor], Observed]
 
 
-def make(network: InvertibleNetwork, engine: Engine = "auto") -> InferenceForm:
+def make(
+    network: InvertibleNetwork, engine: Engine = "auto", *, memory: PagedMemory | None = None
+) -> InferenceForm:
     """A form of a network in evaluation mode, as the network is now.
 
     The form is compared with the network on noise before it is given out. It takes as many
@@ -60,6 +63,8 @@ def make(network: InvertibleNetwork, engine: Engine = "auto") -> InferenceForm:
         network: The network; it stays as it is.
         engine: ``auto`` takes the first of openvino (on the processor), folded and plain that is
             installed, takes the network and agrees with it, and logs what it passes over.
+        memory: Where the network's weights lie, whose pages may leave the memory as soon as they
+            are not needed; None: they stay.
 
     Raises:
         ConfigError: There is no such engine, it is not installed, it cannot take the network, or
@@ -73,41 +78,50 @@ def make(network: InvertibleNetwork, engine: Engine = "auto") -> InferenceForm:
     found: Engine = engine
     observe: Callable[[Tensor], Observed] = network.observe
     if engine == "auto":
-        found, observe = _first_that_works(network)
+        found, observe = _first_that_works(network, memory)
     elif engine != "plain":
-        observe = _made(network, engine)
+        observe = _made(network, engine, memory)
     return InferenceForm(engine=found, seconds=time.perf_counter() - start, observe=observe)
 
 
-def _first_that_works(network: InvertibleNetwork) -> tuple[Engine, Callable[[Tensor], Observed]]:
+def _first_that_works(
+    network: InvertibleNetwork, memory: PagedMemory | None
+) -> tuple[Engine, Callable[[Tensor], Observed]]:
     order: tuple[Engine, ...] = ("openvino", "folded")
     if _device(network).type != "cpu":
         order = ("folded",)
     for engine in order:
         try:
-            return engine, _made(network, engine)
+            return engine, _made(network, engine, memory)
         except ConfigError as error:
             _log.warning("inference engine %s is passed over: %s", engine, error)
     return "plain", network.observe
 
 
-def _made(network: InvertibleNetwork, engine: Engine) -> Callable[[Tensor], Observed]:
+def _made(
+    network: InvertibleNetwork, engine: Engine, memory: PagedMemory | None
+) -> Callable[[Tensor], Observed]:
     # The network's own pass comes before the form's weights exist: both need memory.
     images = _noise(network)
     with torch.no_grad():
         expected = network.observe(images)
     try:
-        observe = _maker(engine)(network)
+        observe = _maker(engine)(network, memory)
         got = observe(images)
     except (ImportError, OSError, RuntimeError) as error:
         raise ConfigError(
             f"inference engine {engine} cannot be used here: {error}; choose another engine"
         ) from error
     _check(got, expected, engine)
+    if memory is not None:
+        memory.give_back()
+        trim()
     return observe
 
 
-def _maker(engine: Engine) -> Callable[[InvertibleNetwork], Callable[[Tensor], Observed]]:
+def _maker(
+    engine: Engine,
+) -> Callable[[InvertibleNetwork, PagedMemory | None], Callable[[Tensor], Observed]]:
     if engine == "openvino":
         if importlib.util.find_spec("openvino") is None:
             raise ConfigError(

@@ -16,17 +16,28 @@ from ibinn.inference.batches import batch_sizes, in_batches
 from ibinn.inference.openvino_graph import graph_of
 from ibinn.inference.openvino_module import core, ov
 from ibinn.inference.planning import stages_of
+from ibinn.paged import PagedMemory, room, trim
 
 
-def make_observe(network: InvertibleNetwork) -> Callable[[Tensor], Observed]:
+def make_observe(
+    network: InvertibleNetwork, memory: PagedMemory | None = None
+) -> Callable[[Tensor], Observed]:
     """The network's `observe`, compiled for as many threads as torch has now.
+
+    OpenVINO keeps the weights that it is given beside those that it has laid out for this
+    processor, and reads the former no more. So with `memory` they are paged as well.
+
+    Args:
+        network: The network.
+        memory: Where its weights lie, to leave the memory before OpenVINO takes its own; None:
+            everything stays in memory.
 
     Raises:
         ConfigError: A layer is of a kind that the folded forms do not know.
         RuntimeError: OpenVINO refuses.
     """
     sizes = batch_sizes(network)
-    requests = {size: request_of(network, size) for size in sizes}
+    requests = {size: request_of(network, size, memory) for size in sizes}
     one_at_a_time = Lock()  # a request in use refuses another caller
 
     def observe(x: Tensor) -> Observed:
@@ -46,9 +57,17 @@ def make_observe(network: InvertibleNetwork) -> Callable[[Tensor], Observed]:
     return observe
 
 
-def request_of(network: InvertibleNetwork, batch: int) -> ov.InferRequest:
+def request_of(
+    network: InvertibleNetwork, batch: int, memory: PagedMemory | None = None
+) -> ov.InferRequest:
     """A pass of so many images, compiled."""
-    graph = graph_of(stages_of(network), batch=batch, input_shape=network.input_shape)
+    constants = None if memory is None else room(memory.size)
+    graph = graph_of(
+        stages_of(network), batch=batch, input_shape=network.input_shape, memory=constants
+    )
+    if memory is not None:
+        memory.give_back()
+        trim()
     compiled = core().compile_model(
         graph,
         "CPU",
@@ -62,6 +81,8 @@ def request_of(network: InvertibleNetwork, batch: int) -> ov.InferRequest:
             "ENABLE_CPU_PINNING": False,
         },
     )
+    if constants is not None:
+        constants.give_back()
     return compiled.create_infer_request()
 
 

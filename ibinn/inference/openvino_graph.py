@@ -27,6 +27,7 @@ from ibinn.inference.plan import (
     Stage,
     Step,
 )
+from ibinn.paged import PagedMemory
 
 JOINED = 128
 """Most channels for which one convolution gives log-scale and shift: alone, so few would use the
@@ -35,13 +36,19 @@ processor's registers badly; for more, it would only take memory."""
 _PIXELS, _IMAGE = np.array([2, 3]), np.array([1, 2, 3])
 
 
-def graph_of(stages: Iterable[Stage], *, batch: int, input_shape: tuple[int, int, int]) -> ov.Model:
+def graph_of(
+    stages: Iterable[Stage],
+    *,
+    batch: int,
+    input_shape: tuple[int, int, int],
+    memory: PagedMemory | None = None,
+) -> ov.Model:
     """A model (B, C, H, W) -> z (B, D), stage_log_dets (B, S), energies (B, E).
 
-    The constants are the plan's own memory.
+    The weights of its convolutions are the plan's own memory, or copies in `memory`.
     """
     image = ops.parameter([batch, *input_shape], np.float32)
-    builder = _Graph(image.output(0), batch)
+    builder = _Graph(image.output(0), batch, memory)
     log_dets = [builder.stage(stage) for stage in stages]
     energies = builder.energies or [_constant(np.zeros((batch, 0), np.float32))]
     outputs = (
@@ -55,9 +62,10 @@ def graph_of(stages: Iterable[Stage], *, batch: int, input_shape: tuple[int, int
 class _Graph:
     """Adds operations to the map that it has come to."""
 
-    def __init__(self, maps: ov.Output, batch: int) -> None:
+    def __init__(self, maps: ov.Output, batch: int, memory: PagedMemory | None) -> None:
         self.maps = maps
         self.batch = batch
+        self.memory = memory
         self.halves: tuple[ov.Output, ov.Output] | None = None
         self.energies: list[ov.Output] = []
         self.log_det: ov.Output | None = None
@@ -81,7 +89,7 @@ class _Graph:
         if isinstance(step, Affine):
             self.maps = _affine(step, self.maps)
         elif isinstance(step, Mix):
-            self.maps = _convolution(step.convolution, self.maps)
+            self.maps = self._convolution(step.convolution, self.maps)
         elif isinstance(step, Pool):
             rows = ops.reshape(self.maps, np.array([0, 0, -1]), special_zero=True)
             pooled = ops.matmul(_constant(_array(step.matrix)), rows, False, True)
@@ -119,7 +127,7 @@ class _Graph:
 
     def _half(self, half: Half, x: ov.Output, changed: ov.Output) -> ov.Output:
         for layer in half.trunk:
-            x = _affine(layer, x) if isinstance(layer, Affine) else _convolution(layer, x)
+            x = _affine(layer, x) if isinstance(layer, Affine) else self._convolution(layer, x)
         raw, shift = self._outputs(half, x)
         u = ops.tanh(raw) if half.bound == "tanh" else ops.atan(raw)
         log_scale = ops.multiply(u, np.float32(half.amplitude))
@@ -135,28 +143,30 @@ class _Graph:
         count = len(half.shift.weight)
         if count > JOINED:
             raw = dataclasses.replace(half.log_scale, activation="none")
-            return _convolution(raw, x), _convolution(half.shift, x)
-        both = _convolution(_joined(half.log_scale, half.shift), x)
+            return self._convolution(raw, x), self._convolution(half.shift, x)
+        both = self._convolution(_joined(half.log_scale, half.shift), x)
         split = ops.variadic_split(both, np.int64(1), np.array([count, count]))
         return split.output(0), split.output(1)
+
+    def _convolution(self, layer: Convolution, x: ov.Output) -> ov.Output:
+        stride, padding = [layer.stride] * 2, [layer.padding] * 2
+        weight = _array(layer.weight)
+        if self.memory is not None:
+            weight = self.memory.store(weight)
+        y = ops.convolution(x, _constant(weight), stride, padding, padding, [1, 1])
+        if layer.bias is not None:
+            y = ops.add(y, _per_channel(layer.bias))
+        if layer.activation == "relu":
+            y = ops.relu(y)
+        elif layer.activation == "tanh":
+            y = ops.tanh(y)
+        return y.output(0)
 
 
 def _affine(step: Affine, x: ov.Output) -> ov.Output:
     if step.scale is not None and step.offset is not None:
         x = ops.add(ops.multiply(x, _per_channel(step.scale)), _per_channel(step.offset)).output(0)
     return ops.relu(x).output(0) if step.relu else x
-
-
-def _convolution(layer: Convolution, x: ov.Output) -> ov.Output:
-    stride, padding = [layer.stride] * 2, [layer.padding] * 2
-    y = ops.convolution(x, _constant(_array(layer.weight)), stride, padding, padding, [1, 1])
-    if layer.bias is not None:
-        y = ops.add(y, _per_channel(layer.bias))
-    if layer.activation == "relu":
-        y = ops.relu(y)
-    elif layer.activation == "tanh":
-        y = ops.tanh(y)
-    return y.output(0)
 
 
 def _joined(first: Convolution, second: Convolution) -> Convolution:

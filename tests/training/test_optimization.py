@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ibinn.errors import ConfigError
 from tests.training.tiny_runs import tiny_config
 from training.config import OptimizerConfig, ScheduleConfig
 from training.fit import build_model
@@ -58,6 +59,19 @@ def test_one_cycle_rises_to_one_and_falls_to_zero() -> None:
     assert found[:21] == sorted(found[:21])
     assert found[20:] == sorted(found[20:], reverse=True)
     assert 0.0 < found[-1] < 0.001
+
+
+def test_cycles_repeat_the_schedule_from_a_lower_rate() -> None:
+    once = factors(ScheduleConfig(name="one_cycle", warmup=0.2), 50)
+    found = factors(ScheduleConfig(name="one_cycle", warmup=0.2, cycles=2, cycle_factor=0.5), 100)
+    assert found[:50] == pytest.approx(once)
+    assert found[50:] == pytest.approx([0.5 * factor for factor in once])
+
+
+@pytest.mark.parametrize("wrong", [{"cycles": 0}, {"cycle_factor": 0.0}, {"cycle_factor": 1.5}])
+def test_cycles_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="schedule: cycles is"):
+        ScheduleConfig(**wrong)  # type: ignore[arg-type]
 
 
 def test_cosine_starts_at_one() -> None:

@@ -212,14 +212,14 @@ def test_a_form_whose_numbers_are_not_the_network_s_is_refused(
     other = randomise(CONFIGS["small"].build(), seed=1)
     assert isinstance(other, InvertibleNetwork)
     right = openvino_engine.make_observe
-    monkeypatch.setattr(openvino_engine, "make_observe", lambda _: right(other))
+    monkeypatch.setattr(openvino_engine, "make_observe", lambda _network, _memory: right(other))
     with pytest.raises(ConfigError, match="openvino differs from the network by"):
         inference.make(network, "openvino")
     assert inference.make(network).engine == "folded"
 
 
 def test_an_engine_that_breaks_is_refused_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: InvertibleNetwork) -> object:
+    def refuse(_network: InvertibleNetwork, _memory: object) -> object:
         raise RuntimeError("no such instruction")
 
     monkeypatch.setattr(openvino_engine, "make_observe", refuse)
