@@ -63,6 +63,12 @@ class LowRank:
             basis_gram.addmm_(wide, wide.T)
         return self.wide_weights.T @ basis_gram @ self.wide_weights
 
+    def combined(self, shares: Tensor) -> Tensor:
+        """Σ_y c_y μ_y over these dimensions, float64 (B, K) -> (B, D - F)."""
+        directions = shares @ self.wide_weights.T
+        parts = [directions @ part.double() for part in self.basis.split(GRAM_BLOCK, dim=1)]
+        return torch.cat(parts, dim=1)
+
     def _coordinates(self, z: Tensor) -> Tensor:
         """z · basisᵀ (B, R), float64.
 
@@ -111,6 +117,13 @@ class LatentMeans:
         """μ_y·μ_y' of all pairs of classes, float64 (K, K)."""
         gram = self.wide.T @ self.wide
         return gram if self.low_rank is None else gram + self.low_rank.gram()
+
+    def combined(self, shares: Tensor) -> Tensor:
+        """Σ_y c_y μ_y, float64 (B, K) -> (B, D)."""
+        full = shares @ self.wide.T
+        if self.low_rank is None:
+            return full
+        return torch.cat((full, self.low_rank.combined(shares)), dim=1)
 
     def __getitem__(self, classes: Tensor | int) -> Tensor:
         """The means of some classes, (B,) -> (B, D), in the model's own precision."""

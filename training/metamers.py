@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ibinn.errors import ConfigError
-from ibinn.latent import Subspaces, wide_means
+from ibinn.latent import Subspaces
 from ibinn.trusted import TrustedClassifier
 from training.ood_sets import Pixels
 
@@ -51,21 +51,20 @@ def swap(
         raise ConfigError(f"share of the class part is {share:g}; expected 0 to 1")
     with torch.no_grad():
         z_class, z_style = (_codes(classifier, pixels) for pixels in (class_images, style_images))
-        mixture = classifier.model.mixture
-        moved = class_part(z_class - z_style, wide_means(mixture), Subspaces.of(mixture))
+        subspaces = Subspaces.of(classifier.model.mixture)
+        moved = class_part(z_class - z_style, subspaces)
         x, _ = classifier.network.inverse((z_style + share * moved).float())
     return _to_pixels(classifier, x)
 
 
-def class_part(z: Tensor, means: Tensor, subspaces: Subspaces) -> Tensor:
+def class_part(z: Tensor, subspaces: Subspaces) -> Tensor:
     """z_c = Mᵀ G⁺ M z, the projection onto the span of the means (Eq. 5.31).
 
     Args:
         z: (B, D), float64.
-        means: M (K, D), float64.
-        subspaces: Of the same mixture.
+        subspaces: Of the mixture whose means M (K, D) holds; no matrix of that size is made.
     """
-    return ((z @ means.T) @ subspaces.gram_pinv) @ means
+    return subspaces.means.combined(subspaces.mean_products(z) @ subspaces.gram_pinv)
 
 
 def _codes(classifier: TrustedClassifier, pixels: Pixels) -> Tensor:

@@ -38,6 +38,17 @@ def test_products_and_gram_are_those_of_the_dense_means(
     torch.testing.assert_close(means.gram(), dense @ dense.T, rtol=1e-12, atol=1e-12)
 
 
+def test_combinations_are_those_of_the_dense_means(
+    monkeypatch: pytest.MonkeyPatch, mixture: GaussianMixture
+) -> None:
+    monkeypatch.setattr(latent_means, "GRAM_BLOCK", 128)
+    shares = torch.randn(4, CLASSES).double()
+    expected = shares @ wide_means(mixture)
+    torch.testing.assert_close(
+        mixture.latent_means().combined(shares), expected, rtol=1e-12, atol=1e-12
+    )
+
+
 def test_rows_are_the_means_of_the_classes(mixture: GaussianMixture) -> None:
     labels = torch.tensor([3, 0, 3])
     expected = mixture.dense_means()[labels]

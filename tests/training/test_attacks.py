@@ -223,10 +223,10 @@ def test_the_class_part_decides_alone_and_leaves_the_style_as_it_is(images: np.n
     with torch.no_grad():
         a = book.evidence(book.tensor(images), images).z.double()
     b = a.flip(0)
-    moved = b + class_part(a - b, means, book.subspaces)
+    moved = b + class_part(a - b, book.subspaces)
     np.testing.assert_allclose(moved @ means.T, a @ means.T, rtol=1e-9, atol=1e-7)
-    style_before = b - class_part(b, means, book.subspaces)
-    style_after = moved - class_part(moved, means, book.subspaces)
+    style_before = b - class_part(b, book.subspaces)
+    style_after = moved - class_part(moved, book.subspaces)
     np.testing.assert_allclose(style_after, style_before, atol=1e-8)
 
 

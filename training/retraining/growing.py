@@ -36,7 +36,8 @@ def start_from(
     state = {name: value.clone() for name, value in base.state_dict().items()}
     mixture = base.mixture
     if codes:
-        centre = mixture.dense_means().mean(0)
+        equal = torch.full((1, mixture.classes), 1.0 / mixture.classes, dtype=torch.float64)
+        centre = mixture.latent_means().combined(equal.to(mixture.means.device))[0].float()
         means = torch.stack([shrunken_mean(z, centre) for z in codes])
         width = mixture.means.shape[1]
         state["mixture.means"] = torch.cat((mixture.means, means[:, :width]))
