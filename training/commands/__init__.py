@@ -1,0 +1,1 @@
+"""The commands of `ibinn-train`, by what they are about; `training.cli` puts them together."""
