@@ -261,11 +261,18 @@ def _show_replay(made: Replay, *, as_json: bool) -> None:
             "same": made.same,
             "bundle": made.bundle,
             "policy": made.policy,
+            "engine": made.engine,
         }
         typer.echo(json_line(made.comparison, **first))
     else:
         console().print(
-            replay_block(made.record_id, made.comparison, bundle=made.bundle, policy=made.policy)
+            replay_block(
+                made.record_id,
+                made.comparison,
+                bundle=made.bundle,
+                policy=made.policy,
+                engine=made.engine,
+            )
         )
 
 

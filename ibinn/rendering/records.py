@@ -161,7 +161,7 @@ def verified_block(found: Verified, *, name: str) -> RenderableType:
 
 
 def replay_block(
-    record_id: str, comparison: Comparison, *, bundle: str, policy: str
+    record_id: str, comparison: Comparison, *, bundle: str, policy: str, engine: str
 ) -> RenderableType:
     """Whether an answer that was computed again is the one on record."""
     told = Text("THE SAME ANSWER", style="bold green")
@@ -170,7 +170,13 @@ def replay_block(
         told = Text(f"ANOTHER ANSWER: {count} {noun}", style="bold red")
     head = Text.assemble((f"record {printable(record_id)}", "bold"), "  ", told)
     parts: list[RenderableType] = [
-        facts([("bundle", bundle), ("policy", policy or "none; the bundle's significance")]),
+        facts(
+            [
+                ("bundle", bundle),
+                ("policy", policy or "none; the bundle's significance"),
+                ("computed by", engine),
+            ]
+        ),
         "",
     ]
     if comparison.differences:
