@@ -5,9 +5,6 @@ differ by what the order of floating-point sums can do, no more:
 
     log-likelihoods, nats       |a - b| <= 1e-3 + 2e-6 |a|
     statistics                  |a - b| <= 1e-3 + 2e-6 |a|
-    the combined test's, S      |a - b| <= 1e-3 + 3 ln(1 + 2 min(1, e^S / (n + 1))), because it sums
-                                -ln of 3 tail probabilities that move by whole calibration images,
-                                here by two of n, and are e^-S at least; its p-value pins it
     log-probabilities, nats     |ln a - ln b| <= 1e-3
     bits per dimension          |a - b| <= 1e-5
     p-values                    |a - b| <= 2 / (n + 1), n calibration images; adjusted over m tests
@@ -30,8 +27,6 @@ LOG_PROBABILITY_NATS = 1e-3
 BITS_PER_DIM = 1e-5
 TINY = 1e-300
 """Probabilities below this count as 0."""
-_VIEWS = 3
-"""Tail probabilities that the combined test is made of (`ibinn.ood.combined`)."""
 _ROUNDED = 1 + 1e-9
 """p-values move in whole steps: one of just the tolerance must not fail for its last digit."""
 STOPPED = "abstain_all"
@@ -177,10 +172,8 @@ def _figures(a: Prediction, b: Prediction) -> Iterator[_Pair]:
         if again is None:
             continue
         alone = one_test is a.combined
-        kind, tolerance = "statistics", _of(one_test.statistic)
-        if alone:
-            kind, tolerance = "combined statistic (nats)", _of_combined(one_test.statistic, p_step)
-        yield _Pair(kind, f"statistic of {name}", one_test.statistic, again.statistic, tolerance)
+        yield _Pair("statistics", f"statistic of {name}", one_test.statistic, again.statistic,
+                    _of(one_test.statistic))  # fmt: skip
         yield _Pair("p-values", f"p-value of {name}", one_test.p_value, again.p_value, p_step)
         yield _Pair("p-values", f"adjusted p-value of {name}", one_test.p_adjusted,
                     again.p_adjusted, p_step * (1 if alone else len(a.tests)))  # fmt: skip
@@ -199,11 +192,6 @@ def _deviations(pairs: Iterable[_Pair]) -> Iterator[Deviation]:
 
 def _of(value: float) -> float:
     return LIKELIHOOD_NATS + (RELATIVE * abs(value) if math.isfinite(value) else 0.0)
-
-
-def _of_combined(value: float, p_step: float) -> float:
-    largest = min(1.0, math.exp(min(value, 0.0 if math.isnan(value) else 700.0)) * p_step / 2)
-    return LIKELIHOOD_NATS + _VIEWS * math.log1p(2 * largest)
 
 
 def _by_name(answer: Prediction) -> dict[str, TestResult]:

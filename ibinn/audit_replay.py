@@ -85,8 +85,8 @@ class Replayer:
         """Computes an answer again, with the network as it was trained.
 
         Where that is another answer, the form that servers compute with is asked too, for one
-        image and for a whole batch: of a score at a threshold the last digits decide, and these
-        may differ in them.
+        image and for a whole batch: of a score at a threshold, or between two calibration scores,
+        the last digits decide, and these may differ in them.
 
         Raises:
             DataError: The image is not the one that was answered.
