@@ -141,9 +141,9 @@ def _needed(count: int, errors: int, n: int, risk: float, level: float) -> int |
     if count == 0:
         return None
     rate = errors / count
-    accepted = fewest_without_error(risk, level)
+    accepted = max(fewest_without_error(risk, level), count + 1)  # `count` was not enough
     while rate < risk and accepted <= _MOST_IMAGES:
-        if bdtr(math.floor(rate * accepted), accepted, risk) <= level:
+        if bdtr(math.ceil(rate * accepted), accepted, risk) <= level:
             return math.ceil(accepted * n / count)
         accepted = math.ceil(accepted * 1.02)
     return None
@@ -173,7 +173,7 @@ def _not_certifiable(
         )
     return NotCertifiableError(
         f"{aim}: about {min(found)} are needed if they are answered as well as these; add "
-        f"{max(1, min(found) - n)}, or allow a larger risk or δ",
+        f"{min(found) - n}, or allow a larger risk or δ",
         count=n,
-        needed=max(n + 1, min(found)),
+        needed=min(found),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,9 @@ from ibinn.policy.terms import Terms
 from tests.ibinn.policies import K, draw_scores, make_facts, make_policy
 
 few = settings(deadline=None, max_examples=40)
+
+Answered = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]
+"""Probability, wrong, eligible, as `certify` takes them."""
 
 TERMS = Terms(costs=Costs.zero_one(K, defer=0.5, reject=0.1))
 
@@ -95,6 +99,19 @@ def test_too_few_images_are_refused_with_the_number_needed() -> None:
     assert needed > 60
     enough = np.full(needed, 0.995)
     certify(enough, np.zeros(needed, bool), np.ones(needed, bool), max_risk=0.02, delta=0.05)
+
+
+def test_the_number_needed_is_more_than_there_are_and_enough_where_some_are_wrong() -> None:
+    def answered(count: int, errors: int) -> Answered:
+        return np.full(count, 0.995), np.arange(count) < errors, np.ones(count, bool)
+
+    with pytest.raises(NotCertifiableError, match=r"about \d+ are needed .* add \d+,") as caught:
+        certify(*answered(300, 2), max_risk=0.02, delta=0.05)
+    needed = caught.value.needed
+    assert needed is not None
+    assert needed > 300
+    assert str(needed - 300) in str(caught.value)
+    certify(*answered(needed, math.ceil(needed * 2 / 300)), max_risk=0.02, delta=0.05)
 
 
 def test_the_number_needed_grows_with_what_is_left_out_by_other_rules() -> None:
