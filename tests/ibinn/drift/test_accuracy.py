@@ -10,31 +10,13 @@ from ibinn.drift.transport import rounded_counts, transport_costs
 from ibinn.errors import ConfigError, DataError
 from tests.ibinn.drift import replays
 from tests.ibinn.drift.made import CLASSES, observations, reference
-
-WINDOW = 500
-
-
-def windows(name, reference):
-    """Observations and truth of the windows of a stored cell with enough accepted images."""
-    cell = replays.scored(name)
-    seen = cell.against(reference)
-    for part in np.split(np.arange(len(cell)), len(cell) // WINDOW):
-        window = seen.subset(part)
-        if window.accepted.sum() >= 25:
-            yield window, float(cell.correct[part][window.accepted].mean())
+from tests.ibinn.drift.measured import errors_when_weighted, estimate_errors, windows
 
 
 @pytest.fixture(scope="module")
 def errors():
     """Absolute errors of every method over the windows of five corruptions at five severities."""
-    held = replays.calibration()
-    fitted = {method: fit(held, method=method) for method in Method}
-    found = {method: [] for method in Method}
-    for name in replays.CELLS:
-        for window, truth in windows(name, held):
-            for method, estimator in fitted.items():
-                found[method].append(abs(estimator.estimate(window).accuracy - truth))
-    return {method: np.array(values) for method, values in found.items()}
+    return estimate_errors()
 
 
 def test_the_shipped_estimate_errs_at_most_half_as_much_as_mean_confidence(errors):
@@ -45,19 +27,12 @@ def test_the_shipped_estimate_errs_at_most_half_as_much_as_mean_confidence(error
 
 
 def test_where_only_harder_images_come_the_shipped_estimate_stays_right():
-    held, clean = replays.calibration(), replays.scored("clean")
-    weights = np.exp(-4 * clean.probabilities.max(axis=1))
-    rng = np.random.default_rng(0)
-    fitted = {method: fit(held, method=method) for method in (accuracy.SHIPPED, Method.COTT)}
-    off = {method: [] for method in fitted}
-    for _ in range(10):
-        window = clean.subset(rng.choice(len(clean), WINDOW, p=weights / weights.sum()))
-        seen = window.against(held)
-        truth = window.correct[seen.accepted].mean()
-        for method, estimator in fitted.items():
-            off[method].append(estimator.estimate(seen).accuracy - truth)
-    assert abs(np.mean(off[accuracy.SHIPPED])) < 0.03
-    assert np.mean(off[Method.COTT]) < -0.1
+    held = replays.calibration()
+    weights = np.exp(-4 * replays.scored("clean").probabilities.max(axis=1))
+    both = [fit(held, method=method) for method in (accuracy.SHIPPED, Method.COTT)]
+    shipped, other = errors_when_weighted(both, weights)
+    assert abs(shipped) < 0.03
+    assert other < -0.1
 
 
 def test_on_clean_images_every_estimate_is_right():
@@ -169,18 +144,10 @@ def test_counts_add_up():
 
 def test_balance_that_is_told_corrects_for_other_shares():
     held = replays.calibration()
-    clean = replays.scored("clean")
-    weights = np.where(clean.labels < 5, 0.5, 1.0)
-    rng = np.random.default_rng(0)
-    priors = np.where(np.arange(10) < 5, 0.5, 1.0) / 7.5
-    told, untold = fit(held, priors=priors), fit(held, method=accuracy.SHIPPED)
-    off = []
-    for _ in range(10):
-        window = clean.subset(rng.choice(len(clean), WINDOW, p=weights / weights.sum()))
-        seen = window.against(held)
-        truth = window.correct[seen.accepted].mean()
-        off.append([e.estimate(seen).accuracy - truth for e in (told, untold)])
-    told_off, untold_off = np.mean(off, axis=0)
+    halved = np.where(np.arange(10) < 5, 0.5, 1.0)
+    told, untold = fit(held, priors=halved / 7.5), fit(held, method=accuracy.SHIPPED)
+    weights = halved[replays.scored("clean").labels]
+    told_off, untold_off = errors_when_weighted([told, untold], weights)
     assert abs(told_off) < 0.03
     assert untold_off < told_off - 0.02
 

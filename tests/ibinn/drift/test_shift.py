@@ -13,15 +13,7 @@ from ibinn.drift.shift import (
 from ibinn.errors import DataError
 from tests.ibinn.drift import replays
 from tests.ibinn.drift.made import observations, reference
-
-WINDOW = 500
-
-
-def drawn(cell, weights=None, seed=0):
-    """A window of a stored cell, in which classes weigh as told."""
-    rng = np.random.default_rng(seed)
-    p = None if weights is None else weights[cell.labels] / weights[cell.labels].sum()
-    return cell.subset(rng.choice(len(cell), WINDOW, p=p)).against(replays.calibration())
+from tests.ibinn.drift.measured import drawn
 
 
 def test_a_prior_shift_is_measured_and_leaves_no_covariate_shift():
