@@ -242,7 +242,12 @@ async def _calling(server: ServerProcess, ledger: Ledger, over: asyncio.Event, n
 
 
 async def _connected(channel: grpc.aio.Channel) -> None:
-    """Waits until there is a connection again, as a client does that retries."""
+    """Waits until there is a connection again, as a client does that retries.
+
+    Not at once: until the dying process has closed its sockets, the kernel may deal it the new
+    connection too.
+    """
+    await asyncio.sleep(_DYING_S)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_BACK_S):
             await channel.channel_ready()
