@@ -2,7 +2,7 @@
 
 python -m tests.ibinn.drift.measured
 
-prints all of them, in about five minutes on two cores.
+prints all of them, in under a minute; the same numbers every time.
 """
 
 from __future__ import annotations
